@@ -1,0 +1,470 @@
+#include "accounting/ledger.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "accounting/layout.hpp"
+
+namespace limaquota {
+
+struct Ledger::Account {
+  AccountId id = 0;
+  std::string name;
+  Limits limits;
+  bool from_file = false;
+  bool damaged = false;
+  bool outside = false;
+  std::optional<AccountId> charged_to;
+  // Own figures; `attached` adds those of the disks charged to this account.
+  Bytes own_used, own_in_flight, own_slack;
+  Bytes attached_used, attached_in_flight, attached_slack;
+  Bytes peak;
+  Bytes planned_virtual;
+  uint64_t refused_writes = 0;
+  uint64_t refused_bytes = 0;
+  bool pressed_budget = false;  // a disk write was refused and nothing much was freed since
+  bool pressed_host = false;
+  Growth growth;
+
+  Bytes used() const { return own_used + attached_used; }
+  Bytes in_flight() const { return own_in_flight + attached_in_flight; }
+  Bytes slack() const { return own_slack + attached_slack; }
+  Bytes reserved() const { return in_flight() + slack(); }
+};
+
+namespace {
+// Below this, an account that was refused counts as full: the last blocks may be too few for any write.
+constexpr Bytes pressed_below = Bytes(1024 * 1024);
+// Nothing can be written into less than a block.
+constexpr Bytes smallest_write = Bytes(4096);
+}  // namespace
+
+Reservation::Reservation(Reservation&& other) noexcept
+    : ledger_(std::exchange(other.ledger_, nullptr)), claims_(std::move(other.claims_)) {}
+
+Reservation& Reservation::operator=(Reservation&& other) noexcept {
+  if (this != &other) {
+    roll_back();
+    ledger_ = std::exchange(other.ledger_, nullptr);
+    claims_ = std::move(other.claims_);
+  }
+  return *this;
+}
+
+void Reservation::commit(const Change* changes, size_t count) {
+  if (ledger_ == nullptr) return;
+  const std::lock_guard lock(ledger_->mutex_);
+  for (size_t i = 0; i < count; ++i) ledger_->apply_locked(changes[i]);
+  ledger_->give_back(claims_);
+  ledger_->changed();
+  ledger_ = nullptr;
+}
+
+void Reservation::roll_back() {
+  if (ledger_ == nullptr) return;
+  const std::lock_guard lock(ledger_->mutex_);
+  ledger_->give_back(claims_);
+  ledger_->changed();
+  ledger_ = nullptr;
+}
+
+Ledger::Ledger() = default;
+Ledger::~Ledger() = default;
+
+Ledger::Account& Ledger::at(AccountId id) { return *accounts_.at(id); }
+const Ledger::Account& Ledger::at(AccountId id) const { return *accounts_.at(id); }
+const Ledger::Account& Ledger::payer(const Account& account) const {
+  return account.charged_to ? at(*account.charged_to) : account;
+}
+Ledger::Account& Ledger::payer(Account& account) {
+  return account.charged_to ? at(*account.charged_to) : account;
+}
+
+AccountId Ledger::open(std::string_view name) {
+  const std::lock_guard lock(mutex_);
+  if (const auto found = by_name_.find(name); found != by_name_.end()) return found->second;
+  auto account = std::make_unique<Account>();
+  account->id = static_cast<AccountId>(accounts_.size());
+  account->name = std::string(name);
+  const AccountId id = account->id;
+  by_name_.emplace(account->name, id);
+  accounts_.push_back(std::move(account));
+  return id;
+}
+
+std::optional<AccountId> Ledger::find(std::string_view name) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = by_name_.find(name);
+  if (found == by_name_.end()) return std::nullopt;
+  return found->second;
+}
+
+std::string Ledger::name(AccountId account) const {
+  const std::lock_guard lock(mutex_);
+  return at(account).name;
+}
+
+std::vector<std::string> Ledger::names() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> names;
+  names.reserve(by_name_.size());
+  for (const auto& [name, id] : by_name_) names.push_back(name);
+  return names;
+}
+
+// The id stays valid for files that are unlinked but open: only the name goes.
+void Ledger::close(AccountId account) {
+  const std::lock_guard lock(mutex_);
+  const auto found = by_name_.find(at(account).name);
+  if (found != by_name_.end() && found->second == account) by_name_.erase(found);
+}
+
+void Ledger::set_limits(AccountId account, const Limits& limits, bool from_file) {
+  const std::lock_guard lock(mutex_);
+  Account& a = at(account);
+  a.limits = limits;
+  a.from_file = from_file;
+  a.damaged = false;
+  a.pressed_budget = false;
+  changed();
+}
+
+void Ledger::set_damaged(AccountId account, bool damaged) {
+  const std::lock_guard lock(mutex_);
+  at(account).damaged = damaged;
+}
+
+void Ledger::set_outside(AccountId account, bool outside) {
+  const std::lock_guard lock(mutex_);
+  at(account).outside = outside;
+}
+
+void Ledger::set_virtual_fallback(AccountId account, Bytes planned) {
+  const std::lock_guard lock(mutex_);
+  at(account).planned_virtual = planned;
+}
+
+void Ledger::charge_to(AccountId disk, std::optional<AccountId> vm) {
+  const std::lock_guard lock(mutex_);
+  Account& d = at(disk);
+  if (d.charged_to == vm) return;
+  if (d.charged_to) {
+    Account& old = at(*d.charged_to);
+    old.attached_used -= d.own_used;
+    old.attached_in_flight -= d.own_in_flight;
+    old.attached_slack -= d.own_slack;
+  }
+  d.charged_to = vm;
+  if (vm) {
+    Account& now = at(*vm);
+    now.attached_used += d.own_used;
+    now.attached_in_flight += d.own_in_flight;
+    now.attached_slack += d.own_slack;
+    now.peak = std::max(now.peak, now.used());
+    now.growth.start(now.used());
+  }
+  changed();
+}
+
+void Ledger::set_time(int64_t unix_seconds) {
+  const std::lock_guard lock(mutex_);
+  now_ = unix_seconds;
+}
+
+void Ledger::set_host_reserve(Bytes reserve) {
+  const std::lock_guard lock(mutex_);
+  host_reserve_ = reserve;
+  changed();
+}
+
+Bytes Ledger::host_reserve() const {
+  const std::lock_guard lock(mutex_);
+  return host_reserve_;
+}
+
+HostSample Ledger::before_host_sample() const {
+  const std::lock_guard lock(mutex_);
+  return {Bytes::unlimited(), allocated_};
+}
+
+Bytes Ledger::line_bytes(const Account& account, Line line) const {
+  if (line == Line::exempt) return Bytes::unlimited();
+  const Bytes limit = account.limits.effective_limit(now_);
+  if (limit.is_unlimited() || line == Line::moving) return limit;
+  // A tiny limit keeps an eighth in hand, so that something can be written at all.
+  const Bytes control = limit - std::min(hand, Bytes(limit.count() / 8));
+  if (line == Line::control) return control;
+  return std::min(control, minus_or_zero(limit, account.limits.effective_control_reserve(now_)));
+}
+
+Bytes Ledger::host_room(const HostSample& host, Line line) const {
+  if (host.free.is_unlimited()) return Bytes::unlimited();
+  const Bytes reserve = line == Line::disk ? host_reserve_ : Bytes(host_reserve_.count() / 4);
+  const Bytes gone = plus_or_unlimited(outstanding_, Bytes(allocated_ - host.allocated_before));
+  return minus_or_zero(host.free, plus_or_unlimited(gone, reserve));
+}
+
+std::optional<Reservation> Ledger::reserve(const Claims& claims, Line line, const HostSample& host,
+                                           Refusal* refusal) {
+  const std::lock_guard lock(mutex_);
+  Bytes sum;
+  for (const Claim& claim : claims) sum = plus_or_unlimited(sum, claim.bytes);
+  const Bytes host_left = host_room(host, line);
+  Bytes room = host_left;
+  bool fits = sum <= host_left;
+  bool by_host = !fits;
+  bool in_flight = false;
+  bool slack = false;
+  for (const Claim& claim : claims) {
+    const Account& account = payer(at(claim.account));
+    // Two claims on one payer must fit together.
+    Bytes wanted;
+    for (const Claim& other : claims) {
+      if (&payer(at(other.account)) == &account) wanted = plus_or_unlimited(wanted, other.bytes);
+    }
+    const Bytes limit = line_bytes(account, line);
+    const Bytes left = limit.is_unlimited() ? limit : minus_or_zero(limit, account.used() + account.reserved());
+    if (wanted > left) {
+      fits = false;
+      by_host = false;
+    }
+    room = std::min(room, left);
+    in_flight = in_flight || account.in_flight() > Bytes(0);
+    slack = slack || account.slack() > Bytes(0);
+  }
+  if (!fits) {
+    if (by_host) in_flight = slack = outstanding_ > Bytes(0);
+    if (refusal != nullptr) *refusal = {room, in_flight, slack, by_host};
+    return std::nullopt;
+  }
+  for (const Claim& claim : claims) {
+    Account& own = at(claim.account);
+    own.own_in_flight += claim.bytes;
+    if (own.charged_to) at(*own.charged_to).attached_in_flight += claim.bytes;
+  }
+  outstanding_ += sum;
+  Reservation reservation;
+  reservation.ledger_ = this;
+  reservation.claims_ = claims;
+  return reservation;
+}
+
+void Ledger::give_back(const Claims& claims) {
+  for (const Claim& claim : claims) {
+    Account& own = at(claim.account);
+    own.own_in_flight -= claim.bytes;
+    if (own.charged_to) at(*own.charged_to).attached_in_flight -= claim.bytes;
+    outstanding_ -= claim.bytes;
+  }
+}
+
+void Ledger::changed() {
+  ++changes_;
+  if (waiters_ > 0) condition_.notify_all();
+}
+
+void Ledger::wait_for_change(unsigned milliseconds) {
+  std::unique_lock lock(mutex_);
+  const uint64_t before = changes_;
+  ++waiters_;
+  condition_.wait_for(lock, std::chrono::milliseconds(milliseconds), [&] { return changes_ != before; });
+  --waiters_;
+}
+
+void Ledger::apply_locked(const Change& change) {
+  Account& own = at(change.account);
+  const auto replace = [](Bytes& figure, Bytes before, Bytes after) { figure = figure + after - before; };
+  replace(own.own_used, change.charge_before, change.charge_after);
+  replace(own.own_slack, change.slack_before, change.slack_after);
+  outstanding_ = outstanding_ + change.slack_after - change.slack_before;
+  if (own.charged_to) {
+    Account& vm = at(*own.charged_to);
+    replace(vm.attached_used, change.charge_before, change.charge_after);
+    replace(vm.attached_slack, change.slack_before, change.slack_after);
+  }
+  if (change.charge_after > change.charge_before) {
+    allocated_ += (change.charge_after - change.charge_before).count();
+    own.peak = std::max(own.peak, own.used());
+    Account& pays = payer(own);
+    pays.peak = std::max(pays.peak, pays.used());
+  }
+  if (change.disk != 0) {
+    if (const auto disk = disks_.find(change.disk); disk != disks_.end()) disk->second.allocated = change.charge_after;
+  }
+}
+
+void Ledger::apply(const Change* changes, size_t count) {
+  const std::lock_guard lock(mutex_);
+  for (size_t i = 0; i < count; ++i) apply_locked(changes[i]);
+  changed();
+}
+
+void Ledger::note_refusal(AccountId account, Bytes bytes, bool by_host) {
+  const std::lock_guard lock(mutex_);
+  Account& pays = payer(at(account));
+  ++pays.refused_writes;
+  pays.refused_bytes += bytes.count();
+  (by_host ? pays.pressed_host : pays.pressed_budget) = true;
+}
+
+void Ledger::move(AccountId from, AccountId to, Bytes charge, Bytes slack) {
+  if (from == to) return;
+  const std::lock_guard lock(mutex_);
+  apply_locked({from, charge, Bytes(0), slack, Bytes(0)});
+  apply_locked({to, Bytes(0), charge, Bytes(0), slack});
+  allocated_ -= charge.count();  // nothing was allocated
+  at(to).growth.start(at(to).used());
+  changed();
+}
+
+void Ledger::put_disk(uint64_t inode, const DiskRecord& record) {
+  const std::lock_guard lock(mutex_);
+  disks_[inode] = record;
+}
+
+void Ledger::drop_disk(uint64_t inode) {
+  const std::lock_guard lock(mutex_);
+  disks_.erase(inode);
+}
+
+void Ledger::set_disk_header(uint64_t inode, const ImageHeader& header) {
+  const std::lock_guard lock(mutex_);
+  if (const auto found = disks_.find(inode); found != disks_.end()) found->second.header = header;
+}
+
+void Ledger::set_disk_size(uint64_t inode, Bytes file_size) {
+  const std::lock_guard lock(mutex_);
+  const auto found = disks_.find(inode);
+  if (found == disks_.end() || found->second.header.format != ImageFormat::raw) return;
+  found->second.header.virtual_size = file_size;
+}
+
+void Ledger::tick(double seconds_since_last) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& account : accounts_) {
+    if (account) account->growth.tick(account->used(), seconds_since_last);
+  }
+}
+
+AccountFigures Ledger::figures_locked(const Account& account, Bytes host_free) const {
+  AccountFigures f;
+  const Account& pays = payer(account);
+  f.name = account.name;
+  f.used = account.used();
+  f.reserved = account.reserved();
+  f.peak = account.peak;
+  f.refused_writes = account.refused_writes;
+  f.refused_bytes = account.refused_bytes;
+  f.growth_per_second = account.growth.bytes_per_second();
+  f.has_limit_file = account.from_file;
+  if (account.charged_to) f.charged_to = pays.name;
+  const bool attached = account.charged_to.has_value();
+  if (!attached) {
+    f.limit = account.limits.effective_limit(now_);
+    f.disk_line = line_bytes(account, Line::disk);
+    if (account.limits.loan && now_ < account.limits.loan->until) f.loan = account.limits.loan->amount;
+  }
+  if (!f.limit.is_unlimited()) f.available = minus_or_zero(f.limit, f.used + f.reserved);
+  const Bytes line = line_bytes(pays, Line::disk);
+  const Bytes budget = line.is_unlimited() ? line : minus_or_zero(line, pays.used() + pays.reserved());
+  const Bytes host = minus_or_zero(host_free, plus_or_unlimited(host_reserve_, outstanding_));
+  f.writable = std::min(budget, host);
+  if (f.growth_per_second > 0 && !f.writable.is_unlimited()) {
+    f.seconds_to_full = f.writable.count() / f.growth_per_second;
+  }
+  for (const auto& [inode, disk] : disks_) {
+    const Account& owner = at(disk.account);
+    if (&owner != &account && owner.charged_to != account.id) continue;
+    const bool own = &owner == &account;
+    f.disks.push_back({own ? disk.name : owner.name + "/" + disk.name, std::string(to_string(disk.header.format)),
+                       disk.allocated, disk.header.virtual_size});
+    f.virtual_size = plus_or_unlimited(f.virtual_size, disk.header.virtual_size);
+  }
+  std::sort(f.disks.begin(), f.disks.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  if (f.disks.empty()) f.virtual_size = account.planned_virtual;
+
+  const auto pressed = [](bool was_refused, Bytes left) {
+    return left < smallest_write || (was_refused && left < pressed_below);
+  };
+  const unsigned warn = account.limits.warn_percent.value_or(default_warn_percent);
+  const auto at_warn = [&] {  // used >= warn % of the disk line, without overflow
+    return !f.disk_line.is_unlimited() &&
+           static_cast<double>(f.used.count()) >= static_cast<double>(f.disk_line.count()) / 100.0 * warn;
+  };
+  if (account.outside) {
+    f.state = AccountState::outside;
+  } else if (f.used > f.limit) {
+    f.state = AccountState::over;
+  } else if (pressed(pays.pressed_budget, budget)) {
+    f.state = AccountState::full;
+  } else if (pressed(pays.pressed_host, host)) {
+    f.state = AccountState::host_full;
+  } else if (account.damaged) {
+    f.state = AccountState::damaged;
+  } else if (at_warn()) {
+    f.state = AccountState::warn;
+  }
+  return f;
+}
+
+HostFigures Ledger::host_locked(Bytes host_free) const {
+  HostFigures host;
+  host.free = host_free;
+  host.reserve = host_reserve_;
+  std::map<AccountId, Bytes> virtual_sizes;
+  for (const auto& [inode, disk] : disks_) {
+    Bytes& sum = virtual_sizes[payer(at(disk.account)).id];
+    sum = plus_or_unlimited(sum, disk.header.virtual_size);
+  }
+  for (const auto& [name, id] : by_name_) {
+    const Account& account = at(id);
+    host.used += account.own_used;
+    if (account.charged_to) continue;
+    const Bytes limit = account.limits.effective_limit(now_);
+    if (name != shared_account) host.limits = plus_or_unlimited(host.limits, limit);
+    const auto found = virtual_sizes.find(id);
+    const Bytes size = found != virtual_sizes.end() ? found->second : account.planned_virtual;
+    host.worst_case = plus_or_unlimited(host.worst_case, minus_or_zero(std::min(limit, size), account.used()));
+  }
+  host.overcommit = minus_or_zero(host.worst_case, minus_or_zero(host_free, host_reserve_));
+  return host;
+}
+
+Snapshot Ledger::snapshot(Bytes host_free) const {
+  const std::lock_guard lock(mutex_);
+  Snapshot snapshot;
+  snapshot.host = host_locked(host_free);
+  const auto add = [&](auto&& wanted) {
+    for (const auto& [name, id] : by_name_) {
+      if (wanted(name)) snapshot.accounts.push_back(figures_locked(at(id), host_free));
+    }
+  };
+  add([](std::string_view name) { return is_vm_name(name); });
+  add([](std::string_view name) { return name.starts_with(disks_directory); });
+  add([](std::string_view name) { return name == shared_account; });
+  return snapshot;
+}
+
+std::optional<AccountFigures> Ledger::figures(std::string_view name, Bytes host_free) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = by_name_.find(name);
+  if (found == by_name_.end()) return std::nullopt;
+  return figures_locked(at(found->second), host_free);
+}
+
+HostFigures Ledger::host_figures(Bytes host_free) const {
+  const std::lock_guard lock(mutex_);
+  return host_locked(host_free);
+}
+
+Ledger::Room Ledger::room(AccountId account, Bytes host_free) const {
+  const std::lock_guard lock(mutex_);
+  const Account& pays = payer(at(account));
+  const Bytes line = line_bytes(pays, Line::disk);
+  const Bytes budget = line.is_unlimited() ? line : minus_or_zero(line, pays.used() + pays.reserved());
+  const Bytes host = minus_or_zero(host_free, plus_or_unlimited(host_reserve_, outstanding_));
+  return {line, std::min(budget, host), pays.used()};
+}
+
+}  // namespace limaquota

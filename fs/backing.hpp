@@ -1,0 +1,60 @@
+// What is known of the backing filesystem from the moment of the mount: how it allocates, and how much is free.
+#pragma once
+
+#include "accounting/allocation_map.hpp"
+#include "accounting/ledger.hpp"
+#include "accounting/result.hpp"
+#include "accounting/slack.hpp"
+#include "fs/fd.hpp"
+#include "fs/sys.hpp"
+
+namespace limaquota {
+
+enum class BackingKind { ext4, xfs, btrfs, tmpfs, other };
+
+// Immutable once made, so any thread may use it.
+class Backing {
+ public:
+  // `root` is the directory that is covered, opened before the mount. `mount_options` are the filesystem's own, as in
+  // mountinfo.
+  Backing(Sys& sys, Fd root, std::string_view mount_options);
+
+  Sys& sys() const { return sys_; }
+  int root() const { return root_.get(); }
+  dev_t device() const { return device_; }
+  BackingKind kind() const { return kind_; }
+  const SlackModel& slack() const { return slack_; }
+  uint64_t block() const { return block_; }  // bytes: what the allocation map counts in
+  uint64_t unit() const { return unit_; }    // bytes that one allocation takes at least (bigalloc cluster, huge page)
+  // Whether copy_file_range shares blocks here.
+  bool can_share() const { return kind_ == BackingKind::xfs || kind_ == BackingKind::btrfs; }
+  // Bytes that copy-on-write of one block may allocate in a file.
+  uint64_t cow_unit(const ExtentHints& hints) const;
+  // At most what XFS preallocates past a write that ends at `end` beyond EOF; 0 elsewhere.
+  Bytes speculative(uint64_t end) const;
+  // What one namespace operation, or an attribute that is set, may allocate in one account.
+  Bytes metadata(size_t value_size = 0) const;
+
+  // f_bavail in bytes (root's reserve is not ours); unlimited where the filesystem has no size.
+  Bytes free_bytes() const;
+  // A sample for the ledger's check of the host reserve.
+  HostSample host_sample(const Ledger& ledger) const;
+
+  // Reads extents into an allocation map: from FIEMAP, or from SEEK_DATA where there is none. Shared extents are
+  // left out, as holes; `*shared` is set when one was seen.
+  AllocationMap::Fill fill_from(int fd, bool* shared) const;
+  // Whether a new name fits into the directory for sure without growing it (see the reasons inside).
+  bool directory_has_room(int dir, size_t name_length) const;
+
+ private:
+  Sys& sys_;
+  Fd root_;
+  dev_t device_ = 0;
+  BackingKind kind_ = BackingKind::other;
+  SlackModel slack_;
+  uint64_t block_ = 4096;
+  uint64_t unit_ = 4096;
+  uint64_t largest_preallocation_ = 0;
+};
+
+}  // namespace limaquota

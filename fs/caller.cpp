@@ -1,0 +1,107 @@
+#include "fs/caller.hpp"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace limaquota {
+namespace {
+
+// Threads of one process share their ids as far as libc goes; the kernel keeps them for each thread. So the
+// raw system calls are used, which change the calling thread only.
+bool is_root() { return ::geteuid() == 0; }
+
+struct Capabilities {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2]{};
+
+  bool get() { return ::syscall(SYS_capget, &header, data) == 0; }
+  void set() { ::syscall(SYS_capset, &header, data); }
+  void effective(unsigned capability, bool on) {
+    const uint32_t bit = uint32_t{1} << (capability % 32);
+    uint32_t& word = data[capability / 32].effective;
+    word = on ? (word | bit) : (word & ~bit);
+  }
+};
+
+void set_fsetid(bool on) {
+  Capabilities capabilities;
+  if (!capabilities.get()) return;
+  capabilities.effective(CAP_FSETID, on);
+  capabilities.effective(CAP_SYS_RESOURCE, false);
+  capabilities.set();
+}
+
+void set_groups(const std::vector<gid_t>& groups) { ::syscall(SYS_setgroups, groups.size(), groups.data()); }
+
+// The groups of the calling thread, from its status file: FUSE hands on only one.
+std::vector<gid_t> groups_of(pid_t pid) {
+  std::vector<gid_t> groups;
+  char path[64];
+  std::snprintf(path, sizeof path, "/proc/%d/status", pid);
+  std::FILE* file = std::fopen(path, "re");
+  if (file == nullptr) return groups;
+  char line[65536];
+  while (std::fgets(line, sizeof line, file) != nullptr) {
+    if (std::strncmp(line, "Groups:", 7) != 0) continue;
+    char* at = line + 7;
+    for (;;) {
+      char* end = nullptr;
+      const unsigned long group = std::strtoul(at, &end, 10);
+      if (end == at) break;
+      groups.push_back(static_cast<gid_t>(group));
+      at = end;
+    }
+    break;
+  }
+  std::fclose(file);
+  return groups;
+}
+
+}  // namespace
+
+void prepare_thread() {
+  ::unshare(CLONE_FS);
+  if (is_root()) set_fsetid(false);
+}
+
+AsCaller::AsCaller(const Caller& caller) {
+  ::umask(caller.umask);
+  if (!is_root() || (caller.uid == 0 && caller.gid == 0)) return;
+  switched_ = true;
+  set_groups(groups_of(caller.pid));
+  ::setfsgid(caller.gid);
+  ::setfsuid(caller.uid);
+}
+
+AsCaller::~AsCaller() {
+  ::umask(0);
+  if (!switched_) return;
+  ::setfsuid(0);
+  ::setfsgid(0);
+  set_groups({});
+  // Back at fsuid 0 the kernel raises what it dropped, CAP_FSETID among it.
+  set_fsetid(false);
+}
+
+KeepSetId::KeepSetId(bool keep) : raised_(keep && is_root()) {
+  if (raised_) set_fsetid(true);
+}
+
+KeepSetId::~KeepSetId() {
+  if (raised_) set_fsetid(false);
+}
+
+}  // namespace limaquota

@@ -1,0 +1,49 @@
+#include "fs/filesystem.hpp"
+
+#include <sys/stat.h>
+
+#include <ctime>
+
+namespace limaquota {
+namespace {
+
+struct stat root_stat(const Backing& backing) {
+  const auto st = backing.sys().fstat(backing.root());
+  return st ? *st : (struct stat){};
+}
+
+}  // namespace
+
+Filesystem::Filesystem(Sys& sys, Fd root, const FilesystemOptions& options)
+    : backing(sys, std::move(root), options.backing_options),
+      limits(backing, ledger),
+      accounts(backing, ledger, limits, options.homes),
+      settler(backing, ledger, table),
+      io(backing, ledger, table, settler, options.refusal),
+      tree(backing, ledger, table, accounts, limits, io, settler),
+      usage(backing, ledger),
+      quota(backing, limits),
+      virtual_tree(usage, quota, root_stat(backing).st_uid, root_stat(backing).st_gid) {
+  limits.on_files_changed = [this] { tree.recharge_limit_files(); };
+  accounts.on_opened = [this](std::string_view account) { quota.promote(account); };
+}
+
+Filesystem::~Filesystem() { settler.stop(); }
+
+Result<void> Filesystem::start() {
+  ledger.set_time(std::time(nullptr));
+  limits.load();
+  limits.tick(std::time(nullptr));
+  const auto scanned = tree.scan();
+  if (!scanned) return scanned;
+  settler.start(
+      io, [this](const InodePtr& inode) { tree.let_go(inode); },
+      [this] {
+        const int64_t now = std::time(nullptr);
+        ledger.set_time(now);
+        limits.tick(now);
+      });
+  return {};
+}
+
+}  // namespace limaquota

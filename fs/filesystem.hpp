@@ -1,0 +1,53 @@
+// All parts of the filesystem, put together in the order in which they depend on each other.
+#pragma once
+
+#include <condition_variable>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "accounting/ledger.hpp"
+#include "fs/accounts.hpp"
+#include "fs/backing.hpp"
+#include "fs/inode_table.hpp"
+#include "fs/limit_store.hpp"
+#include "fs/metered_io.hpp"
+#include "fs/quota_files.hpp"
+#include "fs/settler.hpp"
+#include "fs/tree.hpp"
+#include "fs/usage_files.hpp"
+#include "fs/virtual_tree.hpp"
+
+namespace limaquota {
+
+struct FilesystemOptions {
+  std::string backing_options;     // the backing filesystem's own mount options
+  std::vector<std::string> homes;  // absolute paths of the Lima home: where it is mounted and where it is from
+  int refusal = ENOSPC;            // what is beyond a budget: ENOSPC or EDQUOT
+};
+
+// Thread safety: the parts say it themselves; the constructor and destructor need the only thread.
+class Filesystem {
+ public:
+  Filesystem(Sys& sys, Fd root, const FilesystemOptions& options);
+  ~Filesystem();
+  Filesystem(const Filesystem&) = delete;
+  Filesystem& operator=(const Filesystem&) = delete;
+
+  // Charges the tree and starts the thread that settles and ends loans.
+  Result<void> start();
+
+  Backing backing;
+  Ledger ledger;
+  InodeTable table;
+  LimitStore limits;
+  Accounts accounts;
+  Settler settler;
+  MeteredIo io;
+  Tree tree;
+  UsageFiles usage;
+  QuotaFiles quota;
+  VirtualTree virtual_tree;
+};
+
+}  // namespace limaquota

@@ -1,0 +1,78 @@
+#include "fs/inode_table.hpp"
+
+#include <algorithm>
+
+namespace limaquota {
+namespace {
+constexpr unsigned device_shift = 48;
+constexpr NodeId inode_mask = (NodeId{1} << device_shift) - 1;
+}  // namespace
+
+void InodeTable::set_root(dev_t device, ino_t inode) {
+  const std::lock_guard lock(mutex_);
+  root_device_ = device;
+  root_inode_ = inode;
+  device_index_.emplace(device, 0);
+}
+
+NodeId InodeTable::id_of(dev_t device, ino_t inode) {
+  const std::lock_guard lock(mutex_);
+  if (device == root_device_ && inode == root_inode_) return root_node;
+  const auto [found, is_new] = device_index_.emplace(device, device_index_.size());
+  const NodeId id = (found->second << device_shift) | (inode & inode_mask);
+  // The root's id is taken; and an inode number above 48 bits is folded into a range of its own.
+  if (id == root_node || inode > inode_mask) return (NodeId{1} << 61) | (inode & ((NodeId{1} << 61) - 1));
+  return id;
+}
+
+InodePtr InodeTable::find(NodeId id) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = inodes_.find(id);
+  return found == inodes_.end() ? nullptr : found->second;
+}
+
+InodePtr InodeTable::enter(NodeId id, Fd&& o_path, const std::function<void(Inode&)>& fill) {
+  const std::lock_guard lock(mutex_);
+  InodePtr& slot = inodes_[id];
+  if (!slot) {
+    slot = std::make_shared<Inode>(id, std::move(o_path), charges_[id]);
+    fill(*slot);
+  }
+  ++slot->lookups;
+  return slot;
+}
+
+InodePtr InodeTable::forget(NodeId id, uint64_t count) {
+  const std::lock_guard lock(mutex_);
+  const auto found = inodes_.find(id);
+  if (found == inodes_.end()) return nullptr;
+  Inode& inode = *found->second;
+  inode.lookups -= std::min(count, inode.lookups);
+  if (inode.lookups > 0 || inode.listed || inode.opens > 0) return nullptr;
+  InodePtr last = std::move(found->second);
+  inodes_.erase(found);
+  return last;
+}
+
+bool InodeTable::add_charge(NodeId id, Charge&& charge) {
+  const std::lock_guard lock(mutex_);
+  return charges_.try_emplace(id, std::move(charge)).second;
+}
+
+Charge* InodeTable::find_charge(NodeId id) {
+  const std::lock_guard lock(mutex_);
+  const auto found = charges_.find(id);
+  return found == charges_.end() ? nullptr : &found->second;
+}
+
+void InodeTable::drop_charge(NodeId id) {
+  const std::lock_guard lock(mutex_);
+  charges_.erase(id);
+}
+
+size_t InodeTable::charges() const {
+  const std::lock_guard lock(mutex_);
+  return charges_.size();
+}
+
+}  // namespace limaquota

@@ -1,0 +1,47 @@
+// The inode table: every inode that the kernel knows, and the charge of every inode of the tree.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <mutex>
+#include <unordered_map>
+
+#include "fs/inode.hpp"
+
+namespace limaquota {
+
+// Thread safety: all functions may be called from any thread; the mutex inside is never held over a system call.
+class InodeTable {
+ public:
+  // The id for a backing inode. One id per (device, inode number).
+  NodeId id_of(dev_t device, ino_t inode);
+  void set_root(dev_t device, ino_t inode);
+
+  InodePtr find(NodeId id) const;
+  // Counts one more lookup of the inode, which is made from `o_path` when the kernel does not know it yet.
+  // `charge` must be the table's for this id.
+  InodePtr enter(NodeId id, Fd&& o_path, const std::function<void(Inode&)>& fill);
+  // The kernel forgets `count` lookups (0: it is off the settle list, or closed). Returns the inode when nobody needs
+  // it any more (the kernel, an open file, the settle list): it is out of the table then.
+  InodePtr forget(NodeId id, uint64_t count);
+
+  // Puts a charge in; false where there is one already.
+  bool add_charge(NodeId id, Charge&& charge);
+  // The charge of an inode; the address stays valid until drop_charge.
+  Charge* find_charge(NodeId id);
+  void drop_charge(NodeId id);
+  size_t charges() const;
+
+  // How many inodes without names the kernel still has to let go: their blocks come back soon.
+  std::atomic<int> dying{0};
+
+ private:
+  mutable std::mutex mutex_;
+  dev_t root_device_ = 0;
+  ino_t root_inode_ = 0;
+  std::unordered_map<dev_t, uint64_t> device_index_;
+  std::unordered_map<NodeId, InodePtr> inodes_;
+  std::unordered_map<NodeId, Charge> charges_;
+};
+
+}  // namespace limaquota

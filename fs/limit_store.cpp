@@ -1,0 +1,337 @@
+#include "fs/limit_store.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+
+#include "accounting/layout.hpp"
+#include "accounting/usage_text.hpp"
+#include "fs/log.hpp"
+#include "fs/read_names.hpp"
+
+namespace limaquota {
+namespace {
+
+constexpr std::string_view host_name = "_host";
+constexpr std::string_view default_name = "_default";
+// Not a name of any account, so that a crash while one is being written leaves nothing that counts.
+constexpr std::string_view temporary_name = ".limaquota-new";
+constexpr size_t largest_text = 4096;
+constexpr int64_t editor_seconds = 5;
+
+bool has_disk_prefix(std::string_view name) {
+  return name.starts_with(disks_directory) && name.size() > disks_directory.size() && name[disks_directory.size()] == '/';
+}
+
+}  // namespace
+
+Parsed<LimitStore::Entry> LimitStore::parse(std::string_view name, std::string_view text) const {
+  Entry entry;
+  if (name == host_name) {
+    const auto reserve = parse_host_reserve(text);
+    if (const auto* error = std::get_if<ParseError>(&reserve)) return *error;
+    entry.host_reserve = std::get<Bytes>(reserve);
+    entry.text = host_reserve_text(entry.host_reserve);
+    if (!is_lone_size(text)) entry.text = std::string(text);
+    return entry;
+  }
+  Limits current;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = entries_.find(name); found != entries_.end()) current = found->second.limits;
+  }
+  const auto limits = parse_limits(text, current);
+  if (const auto* error = std::get_if<ParseError>(&limits)) return *error;
+  entry.limits = std::get<Limits>(limits);
+  // A lone size keeps what the file says besides, so the file then says all of it.
+  entry.text = is_lone_size(text) ? limits_text(entry.limits) : std::string(text);
+  if (!entry.text.ends_with('\n')) entry.text += '\n';
+  return entry;
+}
+
+void LimitStore::load_directory(int dir, std::string_view prefix) {
+  Sys& sys = backing_.sys();
+  for (const std::string& file : read_names(sys, dir)) {
+    if (file == temporary_name) (void)!sys.unlinkat(dir, file.c_str(), 0);
+    if (file.starts_with('.')) continue;
+    const auto st = sys.fstatat(dir, file.c_str(), AT_SYMLINK_NOFOLLOW);
+    if (!st || !S_ISREG(st->st_mode)) continue;
+    const std::string name = std::string(prefix) + file;
+    std::array<char, largest_text + 1> buffer;
+    const auto fd = sys.openat(dir, file.c_str(), O_RDONLY | O_NOFOLLOW, 0);
+    const auto size = fd ? sys.pread(fd->get(), buffer.data(), buffer.size(), 0) : Result<size_t>(fd.error());
+    std::string why = "cannot be read";
+    if (size) {
+      auto parsed = parse(name, {buffer.data(), *size});
+      if (auto* entry = std::get_if<Entry>(&parsed)) {
+        const std::lock_guard lock(mutex_);
+        entries_[name] = std::move(*entry);
+        continue;
+      }
+      why = std::get<ParseError>(parsed).message;
+    }
+    log_warning("limit file .quota/{} is damaged ({}): the default holds until it is written anew", escape_name(name), why);
+    const std::lock_guard lock(mutex_);
+    Entry& entry = entries_[name];
+    entry.damaged = true;
+    entry.host_reserve = default_host_reserve;
+    if (size) entry.text.assign(buffer.data(), *size);
+  }
+}
+
+void LimitStore::load() {
+  Sys& sys = backing_.sys();
+  const auto top = sys.openat(backing_.root(), std::string(quota_directory).c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+  if (!top) return;
+  load_directory(top->get(), "");
+  const auto disks = sys.openat(top->get(), std::string(disks_directory).c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+  if (disks) load_directory(disks->get(), std::string(disks_directory) + "/");
+  in_force(host_name);
+}
+
+bool LimitStore::is_limit(std::string_view name) const {
+  if (name == host_name || name == default_name || name == shared_account) return true;
+  if (ledger_.find(name)) return true;
+  const std::lock_guard lock(mutex_);
+  return entries_.contains(name);
+}
+
+std::optional<std::string> LimitStore::text(std::string_view name) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = entries_.find(name);
+  if (found == entries_.end()) return std::nullopt;
+  return found->second.text;
+}
+
+std::vector<std::string> LimitStore::names() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> names;
+  for (const auto& [name, entry] : entries_) names.push_back(name);
+  return names;
+}
+
+bool LimitStore::is_damaged(std::string_view name) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = entries_.find(name);
+  return found != entries_.end() && found->second.damaged;
+}
+
+std::optional<ParseError> LimitStore::check(std::string_view name, std::string_view text) const {
+  const auto parsed = parse(name, text);
+  if (const auto* error = std::get_if<ParseError>(&parsed)) return *error;
+  return std::nullopt;
+}
+
+Result<Fd> LimitStore::directory(std::string_view name, std::string* file, bool create) const {
+  Sys& sys = backing_.sys();
+  const auto open = [&](int parent, const std::string& child) -> Result<Fd> {
+    auto fd = sys.openat(parent, child.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (fd || fd.error().value != ENOENT || !create) return fd;
+    const auto made = sys.mkdirat(parent, child.c_str(), 0755);
+    if (!made && made.error().value != EEXIST) return made.error();
+    (void)!sys.fsync(parent);
+    return sys.openat(parent, child.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+  };
+  const bool disk = has_disk_prefix(name);
+  *file = std::string(disk ? name.substr(disks_directory.size() + 1) : name);
+  // The root is an O_PATH descriptor where it came from the mount: fsync needs a real one.
+  auto root = sys.openat(backing_.root(), ".", O_RDONLY | O_DIRECTORY, 0);
+  if (!root) return root;
+  auto top = open(root->get(), std::string(quota_directory));
+  if (!top || !disk) return top;
+  return open(top->get(), std::string(disks_directory));
+}
+
+Result<void> LimitStore::write_file(std::string_view name, std::string_view text) {
+  Sys& sys = backing_.sys();
+  std::string file;
+  const auto dir = directory(name, &file, true);
+  if (!dir) return dir.error();
+  const std::string temporary(temporary_name);
+  const auto fd = sys.openat(dir->get(), temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0644);
+  if (!fd) return fd.error();
+  Result<void> result;
+  for (size_t at = 0; at < text.size() && result;) {
+    const auto written = sys.pwrite(fd->get(), text.data() + at, text.size() - at, static_cast<off_t>(at));
+    if (!written) {
+      result = written.error();
+    } else if (*written == 0) {
+      result = Errno{EIO};
+    } else {
+      at += *written;
+    }
+  }
+  if (result) result = sys.fsync(fd->get());
+  if (result) result = sys.renameat2(dir->get(), temporary.c_str(), dir->get(), file.c_str(), 0);
+  if (!result) {
+    (void)!sys.unlinkat(dir->get(), temporary.c_str(), 0);
+    return result;
+  }
+  return sys.fsync(dir->get());
+}
+
+Result<void> LimitStore::put_locked(std::string_view name, std::string_view text) {
+  auto parsed = parse(name, text);
+  if (const auto* error = std::get_if<ParseError>(&parsed)) {
+    log_info("refused for .quota/{}: {}", escape_name(name), error->message);
+    return Errno{EINVAL};
+  }
+  Entry& entry = std::get<Entry>(parsed);
+  // Limit files are exempt from limits, but not from a quarter of the host reserve.
+  const auto reservation =
+      ledger_.reserve({{ledger_.open(shared_account), backing_.metadata(entry.text.size())}}, Line::exempt,
+                      backing_.host_sample(ledger_), nullptr);
+  if (!reservation) return Errno{ENOSPC};
+  const auto written = write_file(name, entry.text);
+  if (!written) return written;
+  {
+    const std::lock_guard lock(mutex_);
+    entries_[std::string(name)] = std::move(entry);
+  }
+  in_force(name);
+  return {};
+}
+
+Result<void> LimitStore::put(std::string_view name, std::string_view text) {
+  Result<void> result;
+  {
+    const std::lock_guard lock(files_mutex_);
+    result = put_locked(name, text);
+  }
+  if (on_files_changed) on_files_changed();
+  return result;
+}
+
+Result<void> LimitStore::remove(std::string_view name, bool soon) {
+  {
+    const std::lock_guard lock(files_mutex_);
+    std::string file;
+    const auto dir = directory(name, &file, false);
+    if (!dir) return dir.error();
+    const auto removed = backing_.sys().unlinkat(dir->get(), file.c_str(), 0);
+    if (!removed) return removed;
+    (void)!backing_.sys().fsync(dir->get());
+    {
+      const std::lock_guard texts(mutex_);
+      entries_.erase(std::string(name));
+      if (soon) ending_[std::string(name)] = now_ + editor_seconds;
+    }
+    if (!soon) in_force(name);
+  }
+  if (on_files_changed) on_files_changed();
+  return {};
+}
+
+bool LimitStore::follow(std::string_view from, std::string_view to) {
+  {
+    const std::lock_guard lock(files_mutex_);
+    {
+      const std::lock_guard texts(mutex_);
+      if (!entries_.contains(from) || entries_.contains(to)) return false;
+    }
+    std::string from_file;
+    std::string to_file;
+    const auto dir = directory(from, &from_file, false);
+    const auto to_dir = directory(to, &to_file, true);
+    if (!dir || !to_dir) return false;
+    const auto moved =
+        backing_.sys().renameat2(dir->get(), from_file.c_str(), to_dir->get(), to_file.c_str(), RENAME_NOREPLACE);
+    if (!moved) {
+      log_warning("the limit file of {} cannot follow to {}", escape_name(from), escape_name(to));
+      return false;
+    }
+    (void)!backing_.sys().fsync(to_dir->get());
+    {
+      const std::lock_guard texts(mutex_);
+      auto node = entries_.extract(entries_.find(from));
+      node.key() = std::string(to);
+      entries_.insert(std::move(node));
+    }
+    in_force(from);
+    in_force(to);
+  }
+  if (on_files_changed) on_files_changed();
+  return true;
+}
+
+Limits LimitStore::limits_of(std::string_view account, bool* from_file, bool* damaged) const {
+  const std::lock_guard lock(mutex_);
+  *from_file = false;
+  *damaged = false;
+  Limits limits;
+  if (is_vm_name(account)) {
+    if (const auto found = entries_.find(default_name); found != entries_.end()) limits = found->second.limits;
+  }
+  const auto found = entries_.find(account);
+  if (found == entries_.end()) return limits;
+  *from_file = true;
+  *damaged = found->second.damaged;
+  return found->second.damaged ? limits : found->second.limits;
+}
+
+void LimitStore::apply(std::string_view account) {
+  const auto id = ledger_.find(account);
+  if (!id) return;
+  bool from_file = false;
+  bool damaged = false;
+  const Limits limits = limits_of(account, &from_file, &damaged);
+  ledger_.set_limits(*id, limits, from_file);
+  ledger_.set_damaged(*id, damaged);
+}
+
+void LimitStore::in_force(std::string_view name) {
+  if (name == host_name) {
+    Bytes reserve = default_host_reserve;
+    {
+      const std::lock_guard lock(mutex_);
+      if (const auto found = entries_.find(host_name); found != entries_.end()) reserve = found->second.host_reserve;
+    }
+    ledger_.set_host_reserve(reserve);
+  } else if (name == default_name) {
+    for (const std::string& account : ledger_.names()) apply(account);
+  } else {
+    apply(name);
+  }
+}
+
+void LimitStore::tick(int64_t now) {
+  std::vector<std::string> ended;
+  std::vector<std::string> removed;
+  {
+    const std::lock_guard lock(mutex_);
+    now_ = now;
+    for (const auto& [name, when] : ending_) {
+      if (when <= now) removed.push_back(name);
+    }
+    for (const std::string& name : removed) ending_.erase(name);
+    for (const auto& [name, entry] : entries_) {
+      if (entry.limits.loan && entry.limits.loan->until <= now) ended.push_back(name);
+    }
+  }
+  for (const std::string& name : removed) in_force(name);
+  if (ended.empty()) return;
+  {
+    const std::lock_guard lock(files_mutex_);
+    for (const std::string& name : ended) {
+      Limits limits;
+      {
+        const std::lock_guard texts(mutex_);
+        const auto found = entries_.find(name);
+        if (found == entries_.end() || !found->second.limits.loan || found->second.limits.loan->until > now) continue;
+        limits = found->second.limits;
+        limits.loan.reset();
+        found->second.limits = limits;  // over, whether or not the file can be written now
+        found->second.text = limits_text(limits);
+      }
+      in_force(name);
+      if (!write_file(name, limits_text(limits))) {
+        log_warning("the loan of {} is over, but its limit file cannot be written", escape_name(name));
+      }
+    }
+  }
+  if (on_files_changed) on_files_changed();
+}
+
+}  // namespace limaquota

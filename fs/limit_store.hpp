@@ -1,0 +1,79 @@
+// The limit files: the texts below `.quota`, kept at the same path in the backing tree, and what they put in force.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "accounting/ledger.hpp"
+#include "accounting/limits.hpp"
+#include "fs/backing.hpp"
+
+namespace limaquota {
+
+// A limit file is named as the account it limits: "<vm>", "_disks/<name>", "_shared"; or "_default" (for VMs without a
+// file) or "_host".
+//
+// Thread safety: all functions may be called from any thread. `files_mutex_` is held over the system calls that make
+// a change durable; `mutex_` guards the texts and is not, so reading never waits for the disk.
+class LimitStore {
+ public:
+  LimitStore(const Backing& backing, Ledger& ledger) : backing_(backing), ledger_(ledger) {}
+
+  // Reads everything that is there. What cannot be parsed is reported, kept, and the default put in force.
+  void load();
+
+  // True for a name whose file is a limit: one that exists, a special name, or the name of an account.
+  bool is_limit(std::string_view name) const;
+  std::optional<std::string> text(std::string_view name) const;
+  std::vector<std::string> names() const;
+  bool is_damaged(std::string_view name) const;
+
+  // What the text would put in force, without doing so.
+  std::optional<ParseError> check(std::string_view name, std::string_view text) const;
+  // Durable and in force when it returns. EINVAL for a text that does not parse: nothing has changed then. `by` is
+  // what the log says of a bad text.
+  Result<void> put(std::string_view name, std::string_view text);
+  // The file goes. Where `soon`, its limits stay in force for some seconds more: an editor that renames a file
+  // away and writes it anew must not leave a VM without a limit between.
+  Result<void> remove(std::string_view name, bool soon = false);
+  // The file of `from` becomes that of `to`, unless there is none or `to` has one. True where it did.
+  bool follow(std::string_view from, std::string_view to);
+
+  // Puts the limits of an account in force: its own file, else the default.
+  void apply(std::string_view account);
+  // Ends loans that are over; told the wall clock in Unix seconds.
+  void tick(int64_t now);
+  // Bytes that the limit files occupy in the backing tree changed: called with no lock held.
+  std::function<void()> on_files_changed;
+
+ private:
+  struct Entry {
+    std::string text;
+    Limits limits;
+    Bytes host_reserve;
+    bool damaged = false;
+  };
+  Parsed<Entry> parse(std::string_view name, std::string_view text) const;
+  Limits limits_of(std::string_view account, bool* from_file, bool* damaged) const;
+  void in_force(std::string_view name);
+  Result<void> write_file(std::string_view name, std::string_view text);
+  Result<void> put_locked(std::string_view name, std::string_view text);
+  Result<Fd> directory(std::string_view name, std::string* file, bool create) const;
+  void load_directory(int dir, std::string_view prefix);
+
+  const Backing& backing_;
+  Ledger& ledger_;
+  std::mutex files_mutex_;
+  mutable std::mutex mutex_;
+  // guarded by mutex_
+  std::map<std::string, Entry, std::less<>> entries_;
+  std::map<std::string, int64_t, std::less<>> ending_;  // removed files whose limits end at that Unix second
+  int64_t now_ = 0;
+};
+
+}  // namespace limaquota

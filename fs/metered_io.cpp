@@ -1,0 +1,350 @@
+#include "fs/metered_io.hpp"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "fs/log.hpp"
+#include "fs/settler.hpp"
+
+namespace limaquota {
+namespace {
+
+// How long an operation waits for others that may give something back, in steps of wait_step_ms.
+constexpr unsigned most_waits = 200;
+constexpr unsigned wait_step_ms = 5;
+
+bool regular(const Inode& inode) { return S_ISREG(inode.type); }
+
+}  // namespace
+
+uint32_t steady_seconds() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint32_t>(std::chrono::duration_cast<std::chrono::seconds>(now).count());
+}
+
+boost::container::small_vector<AccountId, 2> MeteredIo::accounts(const Inode& inode) const {
+  boost::container::small_vector<AccountId, 2> all;
+  if (!inode.charge.holders) {
+    all.push_back(inode.charge.account);
+  } else {
+    for (const Holder& holder : *inode.charge.holders) all.push_back(holder.account);
+  }
+  return all;
+}
+
+Claims MeteredIo::claims(const Inode& inode, Bytes bytes) const {
+  Claims claims;
+  for (const AccountId account : accounts(inode)) claims.push_back({account, bytes});
+  return claims;
+}
+
+Bytes MeteredIo::slack_due(const Inode& inode) const {
+  if (!regular(inode)) return Bytes(0);
+  return backing_.slack().late(inode.unsettled + inode.unwritten, inode.extents_at_most) + inode.unknown_growth;
+}
+
+Bytes MeteredIo::slack_growth(const Inode& inode, uint64_t extents) const {
+  const Bytes then =
+      backing_.slack().late(inode.unsettled + inode.unwritten + extents, inode.extents_at_most) + inode.unknown_growth;
+  return minus_or_zero(then, inode.slack);
+}
+
+uint64_t MeteredIo::unit_of(Inode& inode, int fd) {
+  if (!inode.hints_known) {
+    inode.hints_known = true;
+    if (backing_.kind() == BackingKind::xfs) inode.hints = backing_.sys().extent_hints(fd);
+  }
+  return std::max(backing_.unit(), inode.hints.extent_size);
+}
+
+MeteredIo::Need MeteredIo::far_need(Inode& inode, ByteRange range) const {
+  const uint64_t unit = std::max(backing_.unit(), inode.hints.extent_size);
+  Need need;
+  need.bytes = Bytes(range.blocks(unit).count * unit);
+  need.extents = range.blocks(backing_.block()).count;
+  if (backing_.kind() == BackingKind::xfs) {
+    // Copy-on-write of shared blocks at both ends, and what is preallocated past the end.
+    need.bytes += Bytes(2 * backing_.cow_unit(inode.hints));
+    if (range.end() > inode.size) need.bytes += backing_.speculative(range.end());
+  }
+  need.bytes += slack_growth(inode, need.extents);
+  return need;
+}
+
+Result<MeteredIo::Need> MeteredIo::exact_need(Inode& inode, int fd, ByteRange range) {
+  const uint64_t block = backing_.block();
+  const BlockRange blocks = range.blocks(block);
+  BlockRange known = blocks;
+  // XFS drops preallocation past the end when it likes, unless fallocate asked for it: not to be counted on.
+  if (backing_.kind() == BackingKind::xfs && !inode.preallocated_past_end) {
+    const uint64_t end = (inode.size + block - 1) / block;
+    known.count = std::min(known.end(), std::max(end, known.first)) - known.first;
+  }
+  auto counts = inode.map.count(known, backing_.fill_from(fd, &inode.maybe_shared));
+  if (!counts) return counts.error();
+  if (inode.sharing > 0) *counts = {blocks.count, 0, 0};
+  const uint64_t holes = inode.sharing > 0 ? blocks.count : counts->hole + (blocks.count - known.count);
+  uint64_t unit = unit_of(inode, fd);
+  if (inode.maybe_shared || inode.sharing > 0) unit = std::max(unit, backing_.cow_unit(inode.hints));
+  Need need;
+  need.exact = true;
+  need.unwritten = std::min(counts->unwritten, inode.unwritten);
+  need.extents = holes + (counts->unwritten - need.unwritten);
+  need.bytes = Bytes(std::min(range.blocks(unit).count, holes) * unit);
+  if (need.extents > 0) need.bytes += slack_growth(inode, need.extents);
+  return need;
+}
+
+Result<uint64_t> MeteredIo::fitting(Inode& inode, int fd, ByteRange range, Bytes room) {
+  const uint64_t block = backing_.block();
+  const BlockRange blocks = range.blocks(block);
+  uint64_t fits = 0;
+  uint64_t too_many = blocks.count + 1;
+  const auto prefix = [&](uint64_t count) {
+    return std::min((blocks.first + count) * block, range.end()) - range.offset;
+  };
+  while (fits + 1 < too_many) {
+    const uint64_t middle = fits + (too_many - fits) / 2;
+    const auto need = exact_need(inode, fd, {range.offset, prefix(middle)});
+    if (!need) return need.error();
+    (need->bytes <= room ? fits : too_many) = middle;
+  }
+  return fits == 0 ? 0 : prefix(fits);
+}
+
+bool MeteredIo::wait_for_others(const Refusal& refusal, Tried& tried) {
+  if (!refusal.others_in_flight && table_.dying <= 0) return false;
+  if (++tried.waits > most_waits) return false;
+  ledger_.wait_for_change(wait_step_ms);
+  return true;
+}
+
+bool MeteredIo::make_room(Inode& inode, const Refusal& refusal, Tried& tried, std::unique_lock<std::mutex>& lock) {
+  if (!tried.own) {
+    tried.own = true;
+    if (inode.unsettled > 0 || inode.unknown_growth > Bytes(0) || backing_.kind() == BackingKind::xfs) {
+      settle(inode, true);
+      return true;
+    }
+  }
+  const auto accounts_now = accounts(inode);
+  lock.unlock();
+  bool hope = wait_for_others(refusal, tried);
+  if (!hope && !tried.others) {
+    tried.others = true;
+    hope = settler_.settle_accounts(accounts_now);
+  }
+  lock.lock();
+  return hope;
+}
+
+Result<MeteredIo::Grant> MeteredIo::admit(Inode& inode, int fd, ByteRange range, bool may_shorten,
+                                          std::unique_lock<std::mutex>& lock) {
+  const uint64_t whole = range.length;
+  Tried tried;
+  Refusal refusal;
+  unit_of(inode, fd);
+  for (;;) {
+    const HostSample host = backing_.host_sample(ledger_);
+    if (inode.unwritten == 0) {
+      const Need far = far_need(inode, range);
+      if (auto granted = ledger_.reserve(claims(inode, far.bytes), line(inode), host, nullptr)) {
+        return Grant{std::move(*granted), range.length, far};
+      }
+    }
+    const auto exact = exact_need(inode, fd, range);
+    if (!exact) return exact.error();
+    if (exact->bytes == Bytes(0)) return Grant{Reservation(), range.length, *exact};
+    if (auto granted = ledger_.reserve(claims(inode, exact->bytes), line(inode), host, &refusal)) {
+      return Grant{std::move(*granted), range.length, *exact};
+    }
+    if (range.length == whole && make_room(inode, refusal, tried, lock)) continue;
+    if (!may_shorten) break;
+    const auto length = fitting(inode, fd, range, refusal.room);
+    if (!length) return length.error();
+    if (*length == 0) break;
+    range.length = *length;
+  }
+  return refused(claims(inode, Bytes(0)), Bytes(whole), refusal);
+}
+
+Errno MeteredIo::refused(const Claims& claims, Bytes bytes, const Refusal& refusal) {
+  for (const Claim& claim : claims) ledger_.note_refusal(claim.account, bytes, refusal.by_host);
+  return Errno{refusal.by_host ? ENOSPC : refusal_};
+}
+
+Result<bool> MeteredIo::extend_first(const Inode& inode, int fd, uint64_t end, bool exact) {
+  if (!exact || backing_.kind() != BackingKind::xfs || end <= inode.size) return false;
+  const auto longer = backing_.sys().ftruncate(fd, static_cast<off_t>(end));
+  if (!longer) return longer.error();
+  return true;
+}
+
+void MeteredIo::shorten_again(const Inode& inode, int fd, uint64_t end) {
+  if (!backing_.sys().ftruncate(fd, static_cast<off_t>(std::max(inode.size, end)))) {
+    log_error("cannot shorten inode {} again after a failed write", inode.id);
+  }
+}
+
+Result<size_t> MeteredIo::write_granted(Inode& inode, int fd, const char* data, ByteRange range, bool exact) {
+  const auto extended = extend_first(inode, fd, range.end(), exact);
+  if (!extended) return extended.error();
+  auto written = backing_.sys().pwrite(fd, data, range.length, static_cast<off_t>(range.offset));
+  const uint64_t got = written ? *written : 0;
+  if (*extended && got < range.length) shorten_again(inode, fd, got == 0 ? 0 : range.offset + got);
+  if (got > 0) inode.map.set(ByteRange{range.offset, got}.blocks(backing_.block()), BlockState::written, steady_seconds());
+  return written;
+}
+
+Result<size_t> MeteredIo::write(Inode& inode, int fd, const char* data, size_t size, uint64_t offset) {
+  if (size == 0) return size_t{0};
+  std::unique_lock lock(inode.mutex);
+  auto grant = admit(inode, fd, {offset, size}, true, lock);
+  if (!grant) return grant.error();
+  auto written = write_granted(inode, fd, data, {offset, grant->length}, grant->need.exact);
+  if (!written && grant->need.exact) grant->need.unwritten = 0;  // still unwritten, as far as the map knows
+  finish(inode, fd, std::move(grant->reservation), grant->need);
+  return written;
+}
+
+void MeteredIo::finish(Inode& inode, int fd, Reservation reservation, const Need& need) {
+  inode.unwritten -= need.unwritten;
+  if (backing_.slack().leaf_capacity > 0) inode.unsettled += need.extents + need.unwritten;
+  inode.last_write = std::chrono::steady_clock::now();
+  Bytes charge = inode.charge.bytes;
+  if (const auto st = backing_.sys().fstat(fd)) {
+    charge = Bytes::of_st_blocks(st->st_blocks);
+    inode.size = static_cast<uint64_t>(st->st_size);
+  } else {
+    inode.unknown_growth = plus_or_unlimited(inode.unknown_growth, need.bytes);
+  }
+  Changes changes;
+  changes_of(inode, charge, slack_due(inode), changes);
+  if (reservation) {
+    reservation.commit(changes.data(), changes.size());
+  } else {
+    ledger_.apply(changes.data(), changes.size());
+  }
+  list(inode);
+}
+
+void MeteredIo::changes_of(Inode& inode, Bytes charge_after, Bytes slack_after, Changes& changes) {
+  NodeId disk = inode.charge.is_disk ? inode.id : 0;
+  for (const AccountId account : accounts(inode)) {
+    changes.push_back({account, inode.charge.bytes, charge_after, inode.slack, slack_after, std::exchange(disk, 0)});
+  }
+  inode.charge.bytes = charge_after;
+  inode.slack = slack_after;
+}
+
+void MeteredIo::list(Inode& inode) {
+  if (!regular(inode)) return;
+  if (backing_.kind() == BackingKind::tmpfs && inode.unknown_growth == Bytes(0)) return;
+  settler_.add(inode);
+}
+
+void MeteredIo::observe(Inode& inode, const struct stat& st) {
+  if (inode.dead) return;
+  const Bytes charge = Bytes::of_st_blocks(st.st_blocks);
+  inode.size = static_cast<uint64_t>(st.st_size);
+  const Bytes slack = slack_due(inode);
+  if (charge == inode.charge.bytes && slack == inode.slack) return;
+  Changes changes;
+  changes_of(inode, charge, slack, changes);
+  ledger_.apply(changes.data(), changes.size());
+}
+
+void MeteredIo::observe(Inode& inode) {
+  const auto st = backing_.sys().fstat(inode.path.get());
+  if (!st) return;
+  inode.unknown_growth = Bytes(0);
+  observe(inode, *st);
+}
+
+void MeteredIo::settle(Inode& inode, bool trim) {
+  if (!regular(inode) || inode.dead) return;
+  Sys& sys = backing_.sys();
+  // A descriptor of our own: a write error stays to be told by the callers' own fsync.
+  const ProcPath path(inode.path.get());
+  auto fd = sys.openat(AT_FDCWD, path.c_str(), O_RDWR | O_NONBLOCK, 0);
+  if (!fd) fd = sys.openat(AT_FDCWD, path.c_str(), O_RDONLY | O_NONBLOCK, 0);
+  if (!fd || !sys.write_back(fd->get())) {
+    observe(inode);
+    return;
+  }
+  if (trim && backing_.kind() == BackingKind::xfs && !inode.preallocated_past_end) {
+    const uint64_t end = round_up(Bytes(inode.size), Bytes(backing_.block())).count();
+    const auto past_end = sys.count_extents(fd->get(), end);
+    // Truncating to the present size drops what is preallocated past it.
+    if (past_end && *past_end > 0) (void)!sys.ftruncate(fd->get(), static_cast<off_t>(inode.size));
+  }
+  if (inode.unsettled > 0) {
+    const auto extents = sys.count_extents(fd->get(), 0);
+    inode.extents_at_most = extents ? *extents : inode.extents_at_most + inode.unsettled;
+    inode.unsettled = 0;
+  }
+  observe(inode);
+}
+
+Result<void> MeteredIo::sync(Inode& inode, int fd, bool data_only) {
+  uint64_t before = 0;
+  {
+    const std::lock_guard lock(inode.mutex);
+    before = inode.unsettled;
+  }
+  const auto result = data_only ? backing_.sys().fdatasync(fd) : backing_.sys().fsync(fd);
+  const std::lock_guard lock(inode.mutex);
+  if (inode.dead) return result;
+  const auto st = backing_.sys().fstat(fd);
+  if (result && st) {
+    // Writes that came meanwhile may not be on disk: they stay counted.
+    before = std::min(before, inode.unsettled);
+    inode.unsettled -= before;
+    const uint64_t blocks = static_cast<uint64_t>(st->st_blocks) * 512 / backing_.block() + 1;
+    inode.extents_at_most = std::min(inode.extents_at_most + before, blocks);
+    inode.unknown_growth = Bytes(0);
+  }
+  if (st) observe(inode, *st);
+  return result;
+}
+
+Result<Reservation> MeteredIo::reserve(const Claims& claims, Line line) {
+  Tried tried;
+  Refusal refusal;
+  for (;;) {
+    const HostSample host = backing_.host_sample(ledger_);
+    if (auto granted = ledger_.reserve(claims, line, host, &refusal)) return std::move(*granted);
+    if (wait_for_others(refusal, tried)) continue;
+    if (tried.others) break;
+    tried.others = true;
+    boost::container::small_vector<AccountId, 2> accounts;
+    for (const Claim& claim : claims) accounts.push_back(claim.account);
+    settler_.settle_accounts(accounts);
+  }
+  return refused(claims, Bytes(0), refusal);
+}
+
+void MeteredIo::commit(Reservation reservation, std::initializer_list<Inode*> inodes) {
+  Changes none;
+  commit(std::move(reservation), inodes, none);
+}
+
+void MeteredIo::commit(Reservation reservation, std::initializer_list<Inode*> inodes, Changes& changes) {
+  for (Inode* inode : inodes) {
+    if (inode == nullptr || inode->dead) continue;
+    const auto st = backing_.sys().fstat(inode->path.get());
+    if (!st) continue;
+    if (regular(*inode)) inode->size = static_cast<uint64_t>(st->st_size);
+    changes_of(*inode, Bytes::of_st_blocks(st->st_blocks), slack_due(*inode), changes);
+  }
+  if (reservation) {
+    reservation.commit(changes.data(), changes.size());
+  } else {
+    ledger_.apply(changes.data(), changes.size());
+  }
+}
+
+}  // namespace limaquota

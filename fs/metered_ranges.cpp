@@ -1,0 +1,234 @@
+// Metered I/O on ranges: fallocate in its modes, truncate, copy_file_range.
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <vector>
+
+#include "fs/metered_io.hpp"
+#include "fs/settler.hpp"
+
+namespace limaquota {
+namespace {
+
+// Long calls are done in pieces, so that the kernel can be interrupted between them.
+constexpr uint64_t piece_bytes = uint64_t{1} << 30;
+constexpr uint64_t copy_piece_bytes = uint64_t{64} << 20;
+
+// While a copy may be making blocks of its source shared, every write to the source reserves as if they were; after
+// it, the source's map is asked for again.
+class SharingSource {
+ public:
+  SharingSource(Inode& inode, bool can_share, BlockRange blocks) : inode_(inode), can_share_(can_share), blocks_(blocks) {
+    if (!can_share_) return;
+    const std::lock_guard lock(inode_.mutex);
+    inode_.maybe_shared = true;
+    ++inode_.sharing;
+  }
+  SharingSource(const SharingSource&) = delete;
+  SharingSource& operator=(const SharingSource&) = delete;
+  ~SharingSource() {
+    if (!can_share_) return;
+    const std::lock_guard lock(inode_.mutex);
+    --inode_.sharing;
+    inode_.map.forget(blocks_);
+  }
+
+ private:
+  Inode& inode_;
+  bool can_share_;
+  BlockRange blocks_;
+};
+
+}  // namespace
+
+Result<uint64_t> MeteredIo::unwritten_in(Inode& inode, int fd, BlockRange blocks) {
+  if (inode.unwritten == 0 || blocks.empty()) return uint64_t{0};
+  const auto counts = inode.map.count(blocks, backing_.fill_from(fd, &inode.maybe_shared));
+  if (!counts) return counts.error();
+  return std::min(counts->unwritten, inode.unwritten);
+}
+
+void MeteredIo::adopt_unwritten(Inode& inode, int fd) {
+  inode.unwritten = 0;
+  if (backing_.slack().leaf_capacity == 0) return;
+  constexpr size_t batch = 1024;
+  uint64_t at = 0;
+  for (;;) {
+    const auto extents = backing_.sys().extents(fd, at, static_cast<uint64_t>(INT64_MAX) - at, batch);
+    if (!extents || extents->empty()) break;
+    for (const Extent& extent : *extents) {
+      at = std::max(at, extent.offset + extent.length);
+      // What XFS preallocated past the end is not ours to keep.
+      const bool past_end = extent.offset >= inode.size && backing_.kind() == BackingKind::xfs;
+      if (extent.unwritten && !past_end) inode.unwritten += extent.length / backing_.block();
+    }
+    if (extents->size() < batch) break;
+  }
+}
+
+Result<void> MeteredIo::fallocate(Inode& inode, int fd, int mode, uint64_t offset, uint64_t length) {
+  if ((mode & FALLOC_FL_PUNCH_HOLE) != 0) return punch(inode, fd, mode, {offset, length});
+  if ((mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_ZERO_RANGE)) != 0) return Errno{EOPNOTSUPP};
+  return allocate(inode, fd, mode, {offset, length});
+}
+
+// Everything is reserved before the first piece, so that it is refused before anything changed.
+Result<void> MeteredIo::allocate(Inode& inode, int fd, int mode, ByteRange range) {
+  const bool zero = (mode & FALLOC_FL_ZERO_RANGE) != 0;
+  if (zero && backing_.kind() == BackingKind::tmpfs) return Errno{EOPNOTSUPP};
+  const uint64_t block = backing_.block();
+  const BlockRange blocks = range.blocks(block);
+  std::unique_lock lock(inode.mutex);
+  Tried tried;
+  Refusal refusal;
+  Need need;
+  Reservation reservation;
+  std::vector<BlockRange> becoming_unwritten;
+  for (;;) {
+    becoming_unwritten.clear();
+    uint64_t holes = 0;
+    uint64_t unwritten = 0;
+    const auto read = inode.map.runs(blocks, backing_.fill_from(fd, &inode.maybe_shared),
+                                     [&](BlockRange run, BlockState state) {
+                                       if (state == BlockState::hole) holes += run.count;
+                                       if (state == BlockState::hole || (zero && state == BlockState::written)) {
+                                         becoming_unwritten.push_back(run);
+                                         unwritten += run.count;
+                                       }
+                                     });
+    if (!read) return read.error();
+    const uint64_t unit = inode.maybe_shared ? std::max(unit_of(inode, fd), backing_.cow_unit(inode.hints)) : unit_of(inode, fd);
+    need = Need{};
+    need.extents = unwritten > 0 ? 2 : 0;
+    need.bytes = Bytes(std::min(range.blocks(unit).count, holes) * unit);
+    if (unwritten > 0) need.bytes += slack_growth(inode, unwritten + need.extents);
+    if (need.bytes == Bytes(0)) break;
+    auto granted = ledger_.reserve(claims(inode, need.bytes), line(inode), backing_.host_sample(ledger_), &refusal);
+    if (granted) {
+      reservation = std::move(*granted);
+      break;
+    }
+    if (make_room(inode, refusal, tried, lock)) continue;
+    return refused(claims(inode, Bytes(0)), Bytes(range.length), refusal);
+  }
+  Result<void> result;
+  for (uint64_t at = range.offset; at < range.end() && result; at += piece_bytes) {
+    const uint64_t piece = std::min(piece_bytes, range.end() - at);
+    result = backing_.sys().fallocate(fd, mode, static_cast<off_t>(at), static_cast<off_t>(piece));
+  }
+  if ((mode & FALLOC_FL_KEEP_SIZE) != 0 && range.end() > inode.size) inode.preallocated_past_end = true;
+  if (result) {
+    const bool keeps_unwritten = backing_.kind() != BackingKind::btrfs && backing_.kind() != BackingKind::tmpfs;
+    for (const BlockRange run : becoming_unwritten) {
+      inode.map.set(run, BlockState::unwritten, steady_seconds());
+      if (keeps_unwritten) inode.unwritten += run.count;
+    }
+  } else {
+    inode.map.forget(blocks);
+    adopt_unwritten(inode, fd);
+  }
+  finish(inode, fd, std::move(reservation), need);
+  return result;
+}
+
+Result<void> MeteredIo::punch(Inode& inode, int fd, int mode, ByteRange range) {
+  const std::lock_guard lock(inode.mutex);
+  const BlockRange whole = range.whole_blocks(backing_.block());
+  Result<void> result;
+  const auto unwritten = unwritten_in(inode, fd, whole);
+  for (uint64_t at = range.offset; at < range.end() && result; at += piece_bytes) {
+    const uint64_t piece = std::min(piece_bytes, range.end() - at);
+    result = backing_.sys().fallocate(fd, mode, static_cast<off_t>(at), static_cast<off_t>(piece));
+  }
+  if (result) {
+    inode.map.set(whole, BlockState::hole, steady_seconds());
+    if (unwritten) inode.unwritten -= *unwritten;
+  } else {
+    inode.map.forget(whole);
+  }
+  observe(inode);
+  list(inode);
+  return result;
+}
+
+Result<void> MeteredIo::truncate(Inode& inode, int fd, uint64_t size) {
+  std::unique_lock lock(inode.mutex);
+  const auto before = backing_.sys().fstat(fd);
+  if (!before) return before.error();
+  inode.size = static_cast<uint64_t>(before->st_size);
+  const uint64_t block = backing_.block();
+  if (size >= inode.size) {
+    // Making a file longer zeroes the rest of its last block: only where that block is shared does it allocate.
+    Grant grant;
+    if (inode.size % block != 0 && size > inode.size && backing_.can_share()) {
+      const auto need = exact_need(inode, fd, {inode.size - 1, 1});
+      if (!need) return need.error();
+      if (need->bytes > Bytes(0) && inode.maybe_shared) {
+        auto admitted = admit(inode, fd, {inode.size - 1, 1}, false, lock);
+        if (!admitted) return admitted.error();
+        grant = std::move(*admitted);
+      }
+    }
+    const auto result = backing_.sys().ftruncate(fd, static_cast<off_t>(size));
+    if (result && inode.preallocated_past_end) inode.map.forget(ByteRange{inode.size, size - inode.size + 1}.blocks(block));
+    finish(inode, fd, std::move(grant.reservation), grant.need);
+    return result;
+  }
+  const uint64_t kept = (size + block - 1) / block;
+  const uint64_t end = (inode.size + block - 1) / block;
+  const auto unwritten = unwritten_in(inode, fd, {kept, end > kept ? end - kept : 0});
+  const auto result = backing_.sys().ftruncate(fd, static_cast<off_t>(size));
+  if (result) {
+    inode.map.truncate(kept);
+    if (unwritten) inode.unwritten -= *unwritten;
+    if (size == 0) inode.unwritten = 0;
+    inode.preallocated_past_end = false;
+  }
+  observe(inode);
+  list(inode);
+  return result;
+}
+
+Result<size_t> MeteredIo::copy(Inode& in, int in_fd, uint64_t in_offset, Inode& out, int out_fd, uint64_t out_offset,
+                               size_t size) {
+  size_t copied = 0;
+  const uint64_t block = backing_.block();
+  while (copied < size) {
+    const uint64_t piece = std::min<uint64_t>(copy_piece_bytes, size - copied);
+    const ByteRange from{in_offset + copied, piece};
+    const SharingSource sharing(in, backing_.can_share(), from.blocks(block));
+    std::unique_lock lock(out.mutex);
+    // Past the end of the source nothing is copied, so nothing is reserved for it.
+    const auto source = backing_.sys().fstat(in_fd);
+    if (!source) return source.error();
+    const uint64_t source_size = static_cast<uint64_t>(source->st_size);
+    if (from.offset >= source_size) break;
+    const ByteRange to{out_offset + copied, std::min(piece, source_size - from.offset)};
+    auto grant = admit(out, out_fd, to, true, lock);
+    if (!grant) return copied > 0 ? Result<size_t>(copied) : Result<size_t>(grant.error());
+    Result<size_t> got = size_t{0};
+    const auto extended = extend_first(out, out_fd, to.offset + grant->length, grant->need.exact);
+    if (extended) {
+      got = backing_.sys().copy_file_range(in_fd, static_cast<off_t>(from.offset), out_fd,
+                                           static_cast<off_t>(to.offset), grant->length);
+      const uint64_t done = got ? *got : 0;
+      if (*extended && done < grant->length) shorten_again(out, out_fd, done == 0 ? 0 : to.offset + done);
+    } else {
+      got = extended.error();
+    }
+    if (!got) grant->need.unwritten = 0;
+    // What is now shared is a hole to the map; what was merely copied is asked for again.
+    out.map.forget(to.blocks(block));
+    if (backing_.can_share()) out.maybe_shared = true;
+    finish(out, out_fd, std::move(grant->reservation), grant->need);
+    lock.unlock();
+    if (!got) return copied > 0 ? Result<size_t>(copied) : Result<size_t>(got.error());
+    copied += *got;
+    if (*got < to.length) break;
+  }
+  return copied;
+}
+
+}  // namespace limaquota

@@ -1,0 +1,204 @@
+#include "fs/mount_home.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <climits>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "fs/filesystem.hpp"
+#include "fs/log.hpp"
+#include "fs/mount_channel.hpp"
+#include "fs/preflight.hpp"
+#include "fs/session.hpp"
+
+namespace limaquota {
+namespace {
+
+// How long the end may wait for requests under way.
+constexpr auto end_patience = std::chrono::seconds(5);
+
+int fail(const std::string& message) {
+  fmt::print(stderr, "limaquota: {}\n", message);
+  return 1;
+}
+
+std::string resolved(const std::string& path) {
+  char buffer[PATH_MAX];
+  return ::realpath(path.c_str(), buffer) == nullptr ? std::string() : std::string(buffer);
+}
+
+// Every inode that the kernel knows costs a descriptor.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+// Tells the waiting parent, if there is one, that the mount answers (an empty text) or why it does not.
+class Starter {
+ public:
+  explicit Starter(Fd pipe) : pipe_(std::move(pipe)) {}
+  void tell(const std::string& text) {
+    if (!pipe_) return;
+    const std::string line = text + "\n";
+    [[maybe_unused]] const ssize_t written = ::write(pipe_.get(), line.data(), line.size());
+    pipe_.reset();
+  }
+  int fail_with(const std::string& message) {
+    if (!pipe_) return fail(message);
+    tell(message);
+    return 1;
+  }
+
+ private:
+  Fd pipe_;
+};
+
+// Ends the mount on SIGTERM, SIGINT and SIGHUP. The signals are blocked in every thread and waited for in one.
+class Signals {
+ public:
+  Signals() {
+    sigset_t set;
+    ::sigemptyset(&set);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR2}) ::sigaddset(&set, signal);
+    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    std::signal(SIGPIPE, SIG_IGN);
+    set_ = set;
+  }
+  void start(const std::string& mountpoint) {
+    thread_ = std::thread([this, mountpoint] {
+      int signal = 0;
+      while (::sigwait(&set_, &signal) != 0) {
+      }
+      if (signal == SIGUSR2) return;
+      detach_mount(mountpoint);
+      const auto until = std::chrono::steady_clock::now() + end_patience;
+      while (!ended_ && std::chrono::steady_clock::now() < until) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      if (ended_) return;
+      log_warning("files are still open: they end with the mount");
+      ::_exit(0);
+    });
+  }
+  void end() {
+    ended_ = true;
+    if (!thread_.joinable()) return;
+    ::pthread_kill(thread_.native_handle(), SIGUSR2);
+    thread_.join();
+  }
+
+ private:
+  sigset_t set_{};
+  std::atomic<bool> ended_{false};
+  std::thread thread_;
+};
+
+int serve(const MountOptions& options, const std::string& source, const std::string& mountpoint, Fd root, Sys& sys, Starter& starter) {
+  Signals signals;
+  raise_descriptor_limit();
+  ::umask(0);
+  FilesystemOptions filesystem_options;
+  const auto backing_mount = mount_of(source);
+  if (backing_mount) filesystem_options.backing_options = backing_mount->super_options;
+  filesystem_options.homes = {mountpoint, source, options.source, options.mountpoint};
+  if (options.refuse_with_edquot) filesystem_options.refusal = EDQUOT;
+  Filesystem fs(sys, std::move(root), filesystem_options);
+  if (const auto started = fs.start(); !started) {
+    return starter.fail_with(fmt::format("cannot read {}: {}", source, std::strerror(started.error().value)));
+  }
+  auto opened = open_mount({source, mountpoint, options.allow_other, options.flags});
+  if (const auto* failure = std::get_if<MountFailure>(&opened)) return starter.fail_with(failure->message);
+  Session session(fs, std::move(std::get<Fd>(opened)));
+  if (!session.good()) {
+    detach_mount(mountpoint);
+    return starter.fail_with("libfuse does not start");
+  }
+  signals.start(mountpoint);
+  session.serve([&] {
+    starter.tell("");
+    log_info("{} is mounted on {}", source, mountpoint);
+  });
+  signals.end();
+  return 0;
+}
+
+// Forks; the parent returns the exit status once the child says that the mount answers. 0 in the child.
+std::optional<int> into_background(Fd* pipe_to_parent) {
+  int pipe_fds[2];
+  if (::pipe2(pipe_fds, O_CLOEXEC) != 0) return fail(fmt::format("pipe: {}", std::strerror(errno)));
+  Fd read_end(pipe_fds[0]);
+  Fd write_end(pipe_fds[1]);
+  const pid_t child = ::fork();
+  if (child < 0) return fail(fmt::format("fork: {}", std::strerror(errno)));
+  if (child > 0) {
+    write_end.reset();
+    std::string said;
+    char buffer[512];
+    ssize_t got = 0;
+    while ((got = ::read(read_end.get(), buffer, sizeof buffer)) > 0 || (got < 0 && errno == EINTR)) {
+      if (got > 0) said.append(buffer, static_cast<size_t>(got));
+    }
+    if (said == "\n") return 0;
+    while (!said.empty() && said.back() == '\n') said.pop_back();
+    return fail(said.empty() ? "the daemon ended before the mount answered" : said);
+  }
+  ::setsid();
+  [[maybe_unused]] const int changed = ::chdir("/");
+  const Fd null(::open("/dev/null", O_RDWR));
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::dup2(null.get(), fd);
+  log_to_syslog();
+  *pipe_to_parent = std::move(write_end);
+  return std::nullopt;
+}
+
+}  // namespace
+
+int mount_home(const MountOptions& options) {
+  static Sys real_system;
+  return mount_home(options, real_system);
+}
+
+int mount_home(const MountOptions& options, Sys& sys) {
+  for (const std::string& flag : options.flags) {
+    if (!is_mount_flag(flag) && flag != "default_permissions") {
+      return fail(fmt::format("unknown mount option '{}'", flag));
+    }
+  }
+  for (const std::string& path : {options.source, options.mountpoint}) {
+    struct stat st {};
+    if (::stat(path.c_str(), &st) != 0) {
+      const char* advice = errno == ENOENT ? "; create it first (limactl does at its first start): mkdir -p" : "";
+      const char* dead = errno == ENOTCONN ? "; a mount there has died: fusermount3 -u" : "";
+      const std::string again = *advice != 0 || *dead != 0 ? " " + path : "";
+      return fail(fmt::format("{}: {}{}{}{}", path, std::strerror(errno), advice, dead, again));
+    }
+    if (!S_ISDIR(st.st_mode)) return fail(fmt::format("{} is not a directory: name the Lima home", path));
+  }
+  const std::string source = resolved(options.source);
+  const std::string mountpoint = resolved(options.mountpoint);
+  if (const auto reason = reason_against_mount(source, mountpoint)) return fail(*reason);
+  Fd root(::open(source.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!root) return fail(fmt::format("cannot open {}: {}", source, std::strerror(errno)));
+  Fd pipe_to_parent;
+  if (!options.foreground) {
+    if (const auto status = into_background(&pipe_to_parent)) return *status;
+  }
+  Starter starter(std::move(pipe_to_parent));
+  MountOptions wanted = options;
+  std::erase(wanted.flags, "default_permissions");
+  return serve(wanted, source, mountpoint, std::move(root), sys, starter);
+}
+
+}  // namespace limaquota

@@ -1,0 +1,81 @@
+#include "fs/operations.hpp"
+
+namespace limaquota {
+
+thread_local RequestFlags request_flags;
+
+namespace operations {
+namespace {
+// How long the kernel may keep names and attributes: every change passes through it, but for blocks that come late.
+constexpr double cache_seconds = 1.0;
+}  // namespace
+
+Caller caller_of(fuse_req_t req) {
+  const fuse_ctx* context = fuse_req_ctx(req);
+  return {context->uid, context->gid, context->pid, context->umask};
+}
+
+double attribute_seconds(const Inode& inode) { return inode.listed ? 0 : cache_seconds; }
+
+fuse_entry_param entry_param(const Entry& entry) {
+  fuse_entry_param param{};
+  param.ino = entry.inode->id;
+  param.generation = entry.inode->generation;
+  param.attr = entry.st;
+  param.attr_timeout = attribute_seconds(*entry.inode);
+  param.entry_timeout = cache_seconds;
+  return param;
+}
+
+fuse_entry_param entry_param(const VirtualTree::Node& node) {
+  fuse_entry_param param{};
+  param.ino = node.id;
+  param.attr = node.st;
+  return param;
+}
+
+void reply_entry(fuse_req_t req, Filesystem& fs, const Result<Entry>& entry) {
+  if (!entry) {
+    fuse_reply_err(req, entry.error().value);
+    return;
+  }
+  const fuse_entry_param param = entry_param(*entry);
+  // A caller that was interrupted never learns of the inode.
+  if (fuse_reply_entry(req, &param) == -ENOENT) fs.tree.forget(entry->inode->id, 1);
+}
+
+void opened(Inode& inode, Fd fd, fuse_file_info* fi) {
+  if (inode.opens++ == 0) inode.direct = inode.charge.is_disk;
+  fi->fh = static_cast<uint64_t>(fd.release());
+  fi->direct_io = inode.direct;
+  fi->keep_cache = !inode.direct;
+}
+
+namespace {
+
+void init(void*, fuse_conn_info* conn) {
+  const unsigned wanted = FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_PARALLEL_DIROPS |
+                          FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_READ | FUSE_CAP_READDIRPLUS |
+                          FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ASYNC_DIO;
+  conn->want |= conn->capable & wanted;
+  // Refusals must come at the write, and splicing lost to copying (design, facts).
+  conn->want &= ~static_cast<unsigned>(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
+                                       FUSE_CAP_SPLICE_MOVE | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS);
+  conn->max_write = 1U << 20;
+  conn->max_background = 64;
+}
+
+}  // namespace
+}  // namespace operations
+
+fuse_lowlevel_ops operation_table() {
+  fuse_lowlevel_ops table{};
+  table.init = operations::init;
+  operations::add_name_operations(table);
+  operations::add_data_operations(table);
+  operations::add_directory_operations(table);
+  operations::add_attribute_operations(table);
+  return table;
+}
+
+}  // namespace limaquota

@@ -1,0 +1,163 @@
+#include "fs/preflight.hpp"
+
+#include <dirent.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <climits>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <sstream>
+
+#include "accounting/layout.hpp"
+#include "accounting/usage_text.hpp"
+
+namespace limaquota {
+namespace {
+
+bool lies_in(std::string_view path, std::string_view directory) {
+  if (directory == "/") return path.starts_with('/');
+  return path == directory || (path.starts_with(directory) && path[directory.size()] == '/');
+}
+
+// mountinfo writes space, tab, newline and backslash as \ooo.
+std::string unescaped(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 3 < text.size()) {
+      out += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0'));
+      i += 3;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+template <class Each>
+void for_each_name(const std::string& directory, Each each) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(directory.c_str()), ::closedir);
+  if (!dir) return;
+  while (const dirent* entry = ::readdir(dir.get())) {
+    if (entry->d_name[0] != '.' || std::strlen(entry->d_name) > 2) each(std::string(entry->d_name));
+  }
+}
+
+std::string link_target(const std::string& path) {
+  char target[PATH_MAX];
+  const ssize_t size = ::readlink(path.c_str(), target, sizeof target);
+  return size < 0 ? std::string() : std::string(target, static_cast<size_t>(size));
+}
+
+std::string command_of(const std::string& pid) {
+  std::ifstream file("/proc/" + pid + "/comm");
+  std::string name;
+  std::getline(file, name);
+  return name.empty() ? "process" : escape_name(name);
+}
+
+std::string first_line(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+// The VMs whose QEMU or host agent runs, by their pid files.
+std::vector<std::string> running_vms(const std::string& home) {
+  std::vector<std::string> running;
+  for_each_name(home, [&](const std::string& name) {
+    if (!is_vm_name(name)) return;
+    for (const char* file : {"qemu.pid", "ha.pid", "vz.pid"}) {
+      const long pid = std::strtol(first_line(home + "/" + name + "/" + file).c_str(), nullptr, 10);
+      if (pid <= 1 || (::kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH)) continue;
+      running.push_back(escape_name(name));
+      return;
+    }
+  });
+  return running;
+}
+
+std::optional<std::string> user_of_tree(const std::string& tree) {
+  std::optional<std::string> found;
+  const std::string self = std::to_string(::getpid());
+  for_each_name("/proc", [&](const std::string& pid) {
+    if (found || std::isdigit(static_cast<unsigned char>(pid[0])) == 0 || pid == self) return;
+    const std::string base = "/proc/" + pid;
+    for (const char* what : {"/cwd", "/exe", "/root"}) {
+      const std::string target = link_target(base + what);
+      if (target.empty() || target == "/" || !lies_in(target, tree)) continue;
+      const char* word = std::strcmp(what, "/cwd") == 0 ? "has its working directory" : "runs from";
+      found = fmt::format("{} (pid {}) {} in {}: end it or let it go elsewhere first", command_of(pid), pid, word, escape_name(target));
+      return;
+    }
+    for_each_name(base + "/fd", [&](const std::string& fd) {
+      const std::string target = link_target(base + "/fd/" + fd);
+      if (found || target.empty() || !lies_in(target, tree)) return;
+      found = fmt::format("{} (pid {}) has {} open: end it first", command_of(pid), pid, escape_name(target));
+    });
+  });
+  return found;
+}
+
+}  // namespace
+
+std::vector<MountedAt> mounts() {
+  std::vector<MountedAt> all;
+  std::ifstream file("/proc/self/mountinfo");
+  std::string line;
+  while (std::getline(file, line)) {
+    std::istringstream words(line);
+    std::string id, parent, device, root, path, options, word;
+    words >> id >> parent >> device >> root >> path >> options;
+    while (words >> word && word != "-") {
+    }
+    MountedAt mount;
+    std::string source;
+    words >> mount.type >> source >> mount.super_options;
+    mount.path = unescaped(path);
+    all.push_back(std::move(mount));
+  }
+  return all;
+}
+
+std::optional<MountedAt> mount_of(const std::string& path) {
+  std::optional<MountedAt> best;
+  for (MountedAt& mount : mounts()) {
+    // Of two mounts on one path the later one is on top.
+    if (lies_in(path, mount.path) && (!best || mount.path.size() >= best->path.size())) best = std::move(mount);
+  }
+  return best;
+}
+
+std::optional<std::string> reason_against_mount(const std::string& source, const std::string& mountpoint) {
+  for (const std::string& path : {mountpoint, source}) {
+    const auto mount = mount_of(path);
+    if (mount && mount->type == "fuse.limaquota") {
+      return fmt::format("{} is covered by limaquota already: see it with `limaquota status --home {}`, or unmount it first: limaquota umount {}",
+                         path, mount->path, mount->path);
+    }
+  }
+  for (const MountedAt& mount : mounts()) {
+    if (mount.path != source && lies_in(mount.path, source) && source != "/") {
+      return fmt::format("another filesystem ({}) is mounted inside, at {}: unmount it first: umount {}", mount.type,
+                         escape_name(mount.path), escape_name(mount.path));
+    }
+  }
+  if (source != mountpoint && (lies_in(source, mountpoint) || lies_in(mountpoint, source))) {
+    return fmt::format("{} and {} lie in each other: mount over the directory itself (one argument), or elsewhere", source, mountpoint);
+  }
+  const auto vms = running_vms(source);
+  if (!vms.empty()) {
+    return fmt::format("{} is in use: VMs are running ({}): stop them first: limactl stop {}", source, fmt::join(vms, ", "), vms.front());
+  }
+  if (const auto user = user_of_tree(source)) return fmt::format("{} is in use: {}", source, *user);
+  return std::nullopt;
+}
+
+}  // namespace limaquota

@@ -1,0 +1,14 @@
+// The names in a directory of the backing tree.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "fs/sys.hpp"
+
+namespace limaquota {
+
+// All names but "." and ".."; fewer where reading fails. `dir` is a real descriptor at its beginning.
+std::vector<std::string> read_names(Sys& sys, int dir);
+
+}  // namespace limaquota

@@ -1,0 +1,176 @@
+#include "fs/session.hpp"
+
+#include <linux/fuse.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+
+#include "fs/caller.hpp"
+
+namespace limaquota {
+namespace {
+
+// A request is at most max_write and its headers.
+constexpr size_t buffer_bytes = (size_t{1} << 20) + (size_t{64} << 10);
+constexpr size_t most_threads = 1024;
+// In flags2 of INIT, from Linux 6.6 on: shared mappings of files opened with direct I/O.
+constexpr uint32_t direct_io_allow_mmap = uint32_t{1} << (36 - 32);
+
+// A receive buffer whose pages are there before /dev/fuse touches them.
+class Buffer {
+ public:
+  Buffer()
+      : memory_(::mmap(nullptr, buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0)) {
+    if (memory_ == MAP_FAILED) throw std::bad_alloc();
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { ::munmap(memory_, buffer_bytes); }
+  void* get() const { return memory_; }
+
+ private:
+  void* memory_;
+};
+
+template <class Body>
+const Body* body_of(const char* data, size_t size) {
+  if (size < sizeof(fuse_in_header) + sizeof(Body)) return nullptr;
+  return reinterpret_cast<const Body*>(data + sizeof(fuse_in_header));
+}
+
+// The bits that libfuse 3.14 keeps to itself.
+RequestFlags flags_of(uint32_t opcode, const char* data, size_t size) {
+  RequestFlags flags;
+  if (opcode == FUSE_WRITE) {
+    const auto* body = body_of<fuse_write_in>(data, size);
+    flags.kill_set_id = body != nullptr && (body->write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
+  } else if (opcode == FUSE_SETATTR) {
+    const auto* body = body_of<fuse_setattr_in>(data, size);
+    flags.kill_set_id = body != nullptr && (body->valid & FATTR_KILL_SUIDGID) != 0;
+  } else if (opcode == FUSE_OPEN) {
+    const auto* body = body_of<fuse_open_in>(data, size);
+    flags.kill_set_id = body != nullptr && (body->open_flags & FUSE_OPEN_KILL_SUIDGID) != 0;
+  }
+  return flags;
+}
+
+// Requests that must not wait for a busy account: they are quick, or let it go on.
+bool never_waits(uint32_t opcode) {
+  return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_INTERRUPT || opcode == FUSE_INIT ||
+         opcode == FUSE_DESTROY;
+}
+
+}  // namespace
+
+Session::Session(Filesystem& fs, Fd device) : fs_(fs), table_(operation_table()) {
+  char name[] = "limaquota";
+  char* argv[] = {name, nullptr};
+  fuse_args args = FUSE_ARGS_INIT(1, argv);
+  session_.reset(fuse_session_new(&args, &table_, sizeof table_, &fs_));
+  fuse_opt_free_args(&args);
+  if (!session_) return;
+  static const fuse_custom_io io{write_reply, read_request, nullptr, nullptr};
+  self_ = this;
+  if (fuse_session_custom_io(session_.get(), &io, device.get()) != 0) {
+    session_.reset();
+    return;
+  }
+  (void)device.release();  // libfuse's now
+}
+
+Session::~Session() { self_ = nullptr; }
+
+Session* Session::self_ = nullptr;
+
+ssize_t Session::read_request(int fd, void* buffer, size_t size, void*) { return ::read(fd, buffer, size); }
+
+// The INIT reply on its way out gets what libfuse 3.14 cannot negotiate: that we clear set-id bits ourselves, which
+// spares a GETXATTR before every write, and shared mappings of disk files.
+ssize_t Session::write_reply(int fd, struct iovec* iov, int count, void*) {
+  Session* self = self_;
+  const auto* header = static_cast<const fuse_out_header*>(iov[0].iov_base);
+  if (self == nullptr || self->init_answered_ || count < 2 || header->unique != self->init_unique_ || header->error != 0) {
+    return ::writev(fd, iov, count);
+  }
+  self->init_answered_ = true;
+  auto* init = static_cast<fuse_init_out*>(iov[1].iov_base);
+  if (iov[1].iov_len >= offsetof(fuse_init_out, unused)) {
+    init->flags |= self->init_flags_ & FUSE_HANDLE_KILLPRIV_V2;
+    if ((self->init_flags_ & FUSE_INIT_EXT) != 0 && (self->init_flags2_ & direct_io_allow_mmap) != 0) {
+      init->flags |= FUSE_INIT_EXT;
+      init->flags2 |= direct_io_allow_mmap;
+    }
+  }
+  const ssize_t written = ::writev(fd, iov, count);
+  if (self->ready_) self->ready_();
+  return written;
+}
+
+void Session::process(char* data, size_t size) {
+  const auto* header = reinterpret_cast<const fuse_in_header*>(data);
+  request_flags = flags_of(header->opcode, data, size);
+  fuse_buf buffer{};
+  buffer.mem = data;
+  buffer.size = size;
+  fuse_session_process_buf(session_.get(), &buffer);
+}
+
+void Session::request(char* data, size_t size) {
+  const auto* header = reinterpret_cast<const fuse_in_header*>(data);
+  if (header->opcode == FUSE_INIT) {
+    init_unique_ = header->unique;
+    if (const auto* init = body_of<fuse_init_in>(data, size)) {
+      init_flags_ = init->flags;
+      init_flags2_ = init->flags2;
+    }
+  }
+  const InodePtr inode =
+      header->nodeid == root_node || is_virtual(header->nodeid) || never_waits(header->opcode) ? nullptr : fs_.table.find(header->nodeid);
+  if (!inode) {
+    process(data, size);
+    return;
+  }
+  gates_.pass(inode->charge.account, data, size, [this](char* bytes, size_t length) { process(bytes, length); });
+}
+
+void Session::start_thread() {
+  const std::lock_guard lock(threads_mutex_);
+  if (threads_.size() >= most_threads) return;
+  ++readers_;
+  threads_.emplace_back([this] { work(); });
+}
+
+void Session::work() {
+  prepare_thread();
+  const Buffer memory;
+  while (fuse_session_exited(session_.get()) == 0) {
+    fuse_buf buffer{};
+    buffer.mem = memory.get();
+    const int got = fuse_session_receive_buf(session_.get(), &buffer);
+    if (got == -EINTR || got == -EAGAIN) continue;
+    if (got <= 0) break;
+    if (--readers_ == 0) start_thread();
+    request(static_cast<char*>(buffer.mem), buffer.size);
+    ++readers_;
+  }
+  fuse_session_exit(session_.get());
+}
+
+void Session::serve(std::function<void()> ready) {
+  ready_ = std::move(ready);
+  start_thread();
+  for (size_t i = 0;; ++i) {
+    std::thread thread;
+    {
+      const std::lock_guard lock(threads_mutex_);
+      if (i >= threads_.size()) break;
+      thread = std::move(threads_[i]);
+    }
+    thread.join();
+  }
+}
+
+}  // namespace limaquota

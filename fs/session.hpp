@@ -1,0 +1,59 @@
+// The session: our own receive loop on /dev/fuse, and the threads that serve.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "fs/filesystem.hpp"
+#include "fs/gates.hpp"
+#include "fs/operations.hpp"
+
+namespace limaquota {
+
+// Serves one mounted connection. A request is served by the thread that read it. There is always one thread reading:
+// when the last one turns to its request, another is started.
+class Session {
+ public:
+  // Takes over the /dev/fuse descriptor of a mount.
+  Session(Filesystem& fs, Fd device);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // False where libfuse would not start.
+  bool good() const { return session_ != nullptr; }
+  // Serves until the mount is gone. `ready` is called once, from a serving thread, when the kernel's INIT was answered.
+  void serve(std::function<void()> ready);
+
+ private:
+  struct Free {
+    void operator()(fuse_session* session) const { fuse_session_destroy(session); }
+  };
+  void work();
+  void start_thread();
+  void request(char* data, size_t size);
+  void process(char* data, size_t size);
+  static ssize_t write_reply(int fd, struct iovec* iov, int count, void* userdata);
+  static ssize_t read_request(int fd, void* buffer, size_t size, void* userdata);
+
+  static Session* self_;  // libfuse hands its own userdata to the io functions: there is one session a process
+
+  Filesystem& fs_;
+  fuse_lowlevel_ops table_;
+  std::unique_ptr<fuse_session, Free> session_;
+  Gates gates_;
+  std::function<void()> ready_;
+  std::atomic<int> readers_{0};
+  std::atomic<bool> init_answered_{false};
+  std::atomic<uint64_t> init_unique_{0};
+  std::atomic<uint32_t> init_flags_{0}, init_flags2_{0};
+  std::mutex threads_mutex_;
+  std::vector<std::thread> threads_;  // guarded by threads_mutex_
+};
+
+}  // namespace limaquota

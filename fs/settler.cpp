@@ -1,0 +1,115 @@
+#include "fs/settler.hpp"
+
+#include <algorithm>
+
+#include "fs/metered_io.hpp"
+
+namespace limaquota {
+namespace {
+using namespace std::chrono_literals;
+// How stale a figure may be that the backing filesystem changed by itself.
+constexpr auto look_interval = 100ms;
+// The kernel writes dirty pages back after 30 s: from then on, forcing it costs nothing.
+constexpr auto written_back_after = 35s;
+// XFS drops copy-on-write preallocation after 5 minutes (cowgc), preallocation past the end after 5 (blockgc).
+constexpr auto preallocation_gone_after = 11min;
+}  // namespace
+
+void Settler::start(MeteredIo& io, std::function<void(const InodePtr&)> let_go, std::function<void()> each_look) {
+  io_ = &io;
+  let_go_ = std::move(let_go);
+  each_look_ = std::move(each_look);
+  thread_ = std::thread([this] { run(); });
+}
+
+void Settler::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void Settler::add(Inode& inode) {
+  if (inode.listed) return;
+  InodePtr pointer = table_.find(inode.id);
+  if (pointer.get() != &inode) return;
+  inode.listed = true;
+  inode.dirty_since = std::chrono::steady_clock::now();
+  const std::lock_guard lock(mutex_);
+  list_[inode.id] = std::move(pointer);
+}
+
+void Settler::remove(Inode& inode) {
+  if (!inode.listed) return;
+  inode.listed = false;
+  const std::lock_guard lock(mutex_);
+  list_.erase(inode.id);
+}
+
+std::vector<InodePtr> Settler::listed() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<InodePtr> all;
+  all.reserve(list_.size());
+  for (const auto& [id, inode] : list_) all.push_back(inode);
+  return all;
+}
+
+bool Settler::settle_accounts(const boost::container::small_vector<AccountId, 2>& accounts) {
+  bool any = false;
+  for (const InodePtr& inode : listed()) {
+    const std::unique_lock lock(inode->mutex, std::try_to_lock);
+    if (!lock || inode->dead || inode->unsettled == 0) continue;
+    if (std::find(accounts.begin(), accounts.end(), inode->charge.account) == accounts.end()) continue;
+    const Bytes before = inode->slack;
+    io_->settle(*inode, false);
+    any = any || inode->slack < before;
+  }
+  return any;
+}
+
+void Settler::look_at(const InodePtr& inode) {
+  {
+    const std::unique_lock lock(inode->mutex, std::try_to_lock);
+    if (!lock) return;  // being changed: it will be observed by the one who does
+    if (inode->dead) {
+      remove(*inode);
+      return;
+    }
+    const auto now = std::chrono::steady_clock::now();
+    if ((inode->unsettled > 0 || inode->unknown_growth > Bytes(0)) && now - inode->dirty_since > written_back_after) {
+      io_->settle(*inode, false);
+    } else {
+      io_->observe(*inode);
+    }
+    const bool may_shrink = backing_.kind() == BackingKind::xfs && now - inode->last_write < preallocation_gone_after;
+    const bool recent = now - inode->last_write < written_back_after;
+    // Unwritten blocks stay reserved for as long as they are there.
+    const bool owes = inode->unsettled > 0 || inode->unwritten > 0 || inode->unknown_growth > Bytes(0);
+    if (owes || may_shrink || recent) return;
+    remove(*inode);
+  }
+  let_go_(inode);
+}
+
+void Settler::run() {
+  auto last_tick = std::chrono::steady_clock::now();
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    // With many inodes on the list each is looked at more rarely.
+    wake_.wait_for(lock, std::max<std::chrono::microseconds>(look_interval, list_.size() * 50us));
+    if (stopping_) break;
+    lock.unlock();
+    each_look_();
+    for (const InodePtr& inode : listed()) look_at(inode);
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_tick >= 1s) {
+      ledger_.tick(std::chrono::duration<double>(now - last_tick).count());
+      last_tick = now;
+    }
+    lock.lock();
+  }
+}
+
+}  // namespace limaquota

@@ -1,0 +1,217 @@
+#include "fs/sys.hpp"
+
+#include <fcntl.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace limaquota {
+namespace {
+
+// Calls again while a signal cut the call short before it did anything.
+template <class Call>
+auto retried(Call call) {
+  auto value = call();
+  while (value < 0 && errno == EINTR) value = call();
+  return value;
+}
+
+Result<void> done(int value) {
+  if (value < 0) return Errno{errno};
+  return {};
+}
+
+Result<size_t> counted(ssize_t value) {
+  if (value < 0) return Errno{errno};
+  return static_cast<size_t>(value);
+}
+
+}  // namespace
+
+ProcPath::ProcPath(int fd) { std::snprintf(text_, sizeof text_, "/proc/self/fd/%d", fd); }
+
+Result<Fd> Sys::openat(int dir, const char* name, int flags, mode_t mode) {
+  const int fd = retried([&] { return ::openat(dir, name, flags | O_CLOEXEC, mode); });
+  if (fd < 0) return Errno{errno};
+  return Fd(fd);
+}
+
+Result<void> Sys::close(Fd fd) { return done(::close(fd.release())); }
+
+Result<size_t> Sys::pread(int fd, void* buffer, size_t size, off_t offset) {
+  return counted(retried([&] { return ::pread(fd, buffer, size, offset); }));
+}
+
+Result<size_t> Sys::pwrite(int fd, const void* buffer, size_t size, off_t offset) {
+  return counted(retried([&] { return ::pwrite(fd, buffer, size, offset); }));
+}
+
+Result<void> Sys::fallocate(int fd, int mode, off_t offset, off_t length) {
+  return done(retried([&] { return ::fallocate(fd, mode, offset, length); }));
+}
+
+Result<void> Sys::ftruncate(int fd, off_t size) {
+  return done(retried([&] { return ::ftruncate(fd, size); }));
+}
+
+Result<size_t> Sys::copy_file_range(int in, off_t in_offset, int out, off_t out_offset, size_t size) {
+  return counted(retried([&] {
+    off64_t from = in_offset;
+    off64_t to = out_offset;
+    return ::copy_file_range(in, &from, out, &to, size, 0);
+  }));
+}
+
+Result<off_t> Sys::lseek(int fd, off_t offset, int whence) {
+  const off_t position = ::lseek(fd, offset, whence);
+  if (position < 0) return Errno{errno};
+  return position;
+}
+
+Result<void> Sys::fsync(int fd) { return done(retried([&] { return ::fsync(fd); })); }
+Result<void> Sys::fdatasync(int fd) { return done(retried([&] { return ::fdatasync(fd); })); }
+Result<void> Sys::syncfs(int fd) { return done(::syncfs(fd)); }
+
+Result<void> Sys::write_back(int fd) {
+  constexpr unsigned all = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+  return done(retried([&] { return ::sync_file_range(fd, 0, 0, all); }));
+}
+
+Result<struct stat> Sys::fstat(int fd) {
+  struct stat st {};
+  if (::fstat(fd, &st) < 0) return Errno{errno};
+  return st;
+}
+
+Result<struct stat> Sys::fstatat(int dir, const char* name, int flags) {
+  struct stat st {};
+  if (::fstatat(dir, name, &st, flags) < 0) return Errno{errno};
+  return st;
+}
+
+Result<struct statvfs> Sys::fstatvfs(int fd) {
+  struct statvfs st {};
+  if (::fstatvfs(fd, &st) < 0) return Errno{errno};
+  return st;
+}
+
+Result<void> Sys::chmod(int fd, mode_t mode) { return done(::chmod(ProcPath(fd).c_str(), mode)); }
+
+Result<void> Sys::chown(int fd, uid_t uid, gid_t gid) {
+  return done(::fchownat(fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW));
+}
+
+Result<void> Sys::utimens(int fd, const struct timespec times[2]) {
+  return done(static_cast<int>(::syscall(SYS_utimensat, fd, "", times, AT_EMPTY_PATH)));
+}
+
+Result<size_t> Sys::getxattr(int fd, const char* name, void* value, size_t size) {
+  return counted(::getxattr(ProcPath(fd).c_str(), name, value, size));
+}
+
+Result<size_t> Sys::listxattr(int fd, char* list, size_t size) {
+  return counted(::listxattr(ProcPath(fd).c_str(), list, size));
+}
+
+Result<void> Sys::setxattr(int fd, const char* name, const void* value, size_t size, int flags) {
+  return done(::setxattr(ProcPath(fd).c_str(), name, value, size, flags));
+}
+
+Result<void> Sys::removexattr(int fd, const char* name) {
+  return done(::removexattr(ProcPath(fd).c_str(), name));
+}
+
+Result<void> Sys::mkdirat(int dir, const char* name, mode_t mode) { return done(::mkdirat(dir, name, mode)); }
+
+Result<void> Sys::mknodat(int dir, const char* name, mode_t mode, dev_t device) {
+  return done(::mknodat(dir, name, mode, device));
+}
+
+Result<void> Sys::symlinkat(const char* target, int dir, const char* name) {
+  return done(::symlinkat(target, dir, name));
+}
+
+Result<void> Sys::linkat(int fd, int dir, const char* name) {
+  return done(::linkat(AT_FDCWD, ProcPath(fd).c_str(), dir, name, AT_SYMLINK_FOLLOW));
+}
+
+Result<void> Sys::unlinkat(int dir, const char* name, int flags) { return done(::unlinkat(dir, name, flags)); }
+
+Result<void> Sys::renameat2(int dir, const char* name, int new_dir, const char* new_name, unsigned flags) {
+  return done(::renameat2(dir, name, new_dir, new_name, flags));
+}
+
+Result<std::string> Sys::readlink(int fd) {
+  std::string target(PATH_MAX, '\0');
+  const ssize_t size = ::readlinkat(fd, "", target.data(), target.size());
+  if (size < 0) return Errno{errno};
+  target.resize(static_cast<size_t>(size));
+  return target;
+}
+
+Result<size_t> Sys::getdents(int fd, void* buffer, size_t size) {
+  return counted(::syscall(SYS_getdents64, fd, buffer, size));
+}
+
+Result<std::vector<Extent>> Sys::extents(int fd, uint64_t offset, uint64_t length, size_t limit) {
+  std::vector<char> memory(sizeof(fiemap) + limit * sizeof(fiemap_extent));
+  auto* map = reinterpret_cast<fiemap*>(memory.data());
+  map->fm_start = offset;
+  map->fm_length = length;
+  map->fm_extent_count = static_cast<uint32_t>(limit);
+  if (retried([&] { return ::ioctl(fd, FS_IOC_FIEMAP, map); }) < 0) return Errno{errno == ENOTTY ? ENOTSUP : errno};
+  std::vector<Extent> extents;
+  extents.reserve(map->fm_mapped_extents);
+  for (uint32_t i = 0; i < map->fm_mapped_extents; ++i) {
+    const fiemap_extent& extent = map->fm_extents[i];
+    extents.push_back({extent.fe_logical, extent.fe_length, (extent.fe_flags & FIEMAP_EXTENT_UNWRITTEN) != 0,
+                       (extent.fe_flags & FIEMAP_EXTENT_SHARED) != 0});
+  }
+  return extents;
+}
+
+Result<uint64_t> Sys::count_extents(int fd, uint64_t offset) {
+  fiemap map{};
+  map.fm_start = offset;
+  map.fm_length = FIEMAP_MAX_OFFSET - offset;
+  if (retried([&] { return ::ioctl(fd, FS_IOC_FIEMAP, &map); }) < 0) return Errno{errno == ENOTTY ? ENOTSUP : errno};
+  return uint64_t{map.fm_mapped_extents};
+}
+
+ExtentHints Sys::extent_hints(int fd) {
+  fsxattr attributes{};
+  if (::ioctl(fd, FS_IOC_FSGETXATTR, &attributes) < 0) return {};
+  ExtentHints hints;
+  if ((attributes.fsx_xflags & FS_XFLAG_EXTSIZE) != 0) hints.extent_size = attributes.fsx_extsize;
+  if ((attributes.fsx_xflags & FS_XFLAG_COWEXTSIZE) != 0) hints.cow_extent_size = attributes.fsx_cowextsize;
+  return hints;
+}
+
+uint32_t Sys::generation(int fd) {
+  struct {
+    file_handle header;
+    unsigned char bytes[MAX_HANDLE_SZ];
+  } handle{};
+  handle.header.handle_bytes = MAX_HANDLE_SZ;
+  int mount_id = 0;
+  uint32_t hash = 2166136261U;  // FNV-1a
+  const auto mix = [&hash](const void* data, size_t size) {
+    for (size_t i = 0; i < size; ++i) hash = (hash ^ static_cast<const unsigned char*>(data)[i]) * 16777619U;
+  };
+  if (::name_to_handle_at(fd, "", &handle.header, &mount_id, AT_EMPTY_PATH) == 0) {
+    mix(handle.bytes, handle.header.handle_bytes);
+    return hash;
+  }
+  struct statx st {};
+  if (::statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &st) == 0) mix(&st.stx_btime, sizeof st.stx_btime);
+  return hash;
+}
+
+}  // namespace limaquota

@@ -1,0 +1,326 @@
+#include "fs/tree.hpp"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "fs/log.hpp"
+
+namespace limaquota {
+namespace {
+
+constexpr mode_t set_id_bits = S_ISUID | S_ISGID;
+constexpr int handled_elsewhere = O_APPEND | O_DIRECT | O_NOFOLLOW | O_TRUNC;
+
+}  // namespace
+
+void Tree::shown(const Inode& inode, struct stat& st) {
+  // In a subvolume inode numbers start anew; the mount shows one device.
+  if (inode.id != root_node && inode.id != st.st_ino) st.st_ino = inode.id;
+}
+
+Tree::Child Tree::child_of(Role role, AccountId account, std::string_view name, mode_t type) {
+  return {accounts_.account_of_child(role, account, name, type), Accounts::role_of_child(role, name, type),
+          Accounts::is_disk(role, name, type), Accounts::is_yaml(role, name)};
+}
+
+void Tree::add_charge(NodeId id, const Child& child, const char* name, int path, const struct stat& st,
+                      MeteredIo::Changes* changes) {
+  Charge charge;
+  charge.bytes = Bytes::of_st_blocks(st.st_blocks);
+  charge.account = child.account;
+  charge.role = child.role;
+  charge.is_disk = child.is_disk;
+  charge.is_yaml = child.is_yaml;
+  if (!table_.add_charge(id, std::move(charge))) return;
+  if (child.is_disk) accounts_.put_disk(id, child.account, name, path, st);
+  changes->push_back({child.account, Bytes(0), Bytes::of_st_blocks(st.st_blocks), Bytes(0), Bytes(0), 0});
+}
+
+// The caller holds parent.mutex where the entry may just have been made.
+Result<Entry> Tree::enter(Inode& parent, const char* name, Fd path, MeteredIo::Changes* changes) {
+  const auto st = backing_.sys().fstat(path.get());
+  if (!st) return st.error();
+  const NodeId id = table_.id_of(st->st_dev, st->st_ino);
+  if (table_.find_charge(id) == nullptr) {
+    add_charge(id, child_of(parent.charge.role, parent.charge.account, name, st->st_mode), name, path.get(), *st, changes);
+  }
+  const uint32_t generation = backing_.sys().generation(path.get());
+  Entry entry;
+  entry.st = *st;
+  entry.inode = table_.enter(id, std::move(path), [&](Inode& inode) {
+    inode.generation = generation;
+    inode.device = st->st_dev;
+    inode.type = st->st_mode & S_IFMT;
+    inode.size = static_cast<uint64_t>(st->st_size);
+    inode.extents_at_most = static_cast<uint64_t>(st->st_blocks) * 512 / backing_.block() + 1;
+  });
+  if ((st->st_mode & set_id_bits) != 0) entry.inode->may_have_set_id = true;
+  shown(*entry.inode, entry.st);
+  return entry;
+}
+
+Result<Entry> Tree::lookup(Inode& parent, const char* name) {
+  auto path = backing_.sys().openat(parent.path.get(), name, O_PATH | O_NOFOLLOW, 0);
+  if (!path) return path.error();
+  MeteredIo::Changes changes;
+  auto entry = enter(parent, name, std::move(*path), &changes);
+  if (!changes.empty()) ledger_.apply(changes.data(), changes.size());
+  return entry;
+}
+
+Result<struct stat> Tree::attributes(Inode& inode) {
+  auto st = backing_.sys().fstat(inode.path.get());
+  if (!st) return st;
+  if ((st->st_mode & set_id_bits) != 0) inode.may_have_set_id = true;
+  shown(inode, *st);
+  return st;
+}
+
+void Tree::forget(NodeId id, uint64_t count) {
+  if (const InodePtr last = table_.forget(id, count)) let_die(last);
+}
+
+// Nobody needs the inode any more. Without a name its blocks come back now: the descriptor is closed first, then
+// the charge given back. The charge's record goes before either, since the inode number may be reused at once.
+void Tree::let_die(const InodePtr& inode) {
+  MeteredIo::Changes changes;
+  {
+    const std::lock_guard lock(inode->mutex);
+    if (inode->dead || !inode->gone) return;
+    for (const AccountId account : io_.accounts(*inode)) {
+      changes.push_back({account, inode->charge.bytes, Bytes(0), inode->slack, Bytes(0), 0});
+    }
+    if (inode->charge.is_disk) accounts_.drop_disk(inode->id);
+    inode->dead = true;
+    table_.drop_charge(inode->id);
+    inode->path.reset();
+  }
+  ledger_.apply(changes.data(), changes.size());
+  --table_.dying;
+}
+
+void Tree::closed(const InodePtr& inode) {
+  --inode->opens;
+  {
+    const std::lock_guard lock(inode->mutex);
+    if (!inode->dead && !inode->gone) io_.observe(*inode);
+    if (inode->gone) settler_.remove(*inode);
+  }
+  forget(inode->id, 0);
+}
+
+Result<Entry> Tree::make(Inode& parent, const char* name, mode_t type, const std::function<Result<void>()>& operation,
+                         size_t value_size) {
+  const Child child = child_of(parent.charge.role, parent.charge.account, name, type);
+  Claims claims{{parent.charge.account, backing_.metadata(value_size)}};
+  if (child.account != parent.charge.account) claims.push_back({child.account, backing_.metadata()});
+  const auto undo = [&](Errno error) {
+    const bool there = backing_.sys().fstatat(parent.path.get(), name, AT_SYMLINK_NOFOLLOW).operator bool();
+    if (child.account != parent.charge.account && !there) accounts_.closed(child.role, child.account);
+    return error;
+  };
+  auto reservation = io_.reserve(claims, Line::control);
+  if (!reservation) return undo(reservation.error());
+  Result<Entry> entry = Errno{EIO};
+  {
+    const std::lock_guard lock(parent.mutex);
+    if (const auto done = operation(); !done) return undo(done.error());
+    MeteredIo::Changes changes;
+    auto path = backing_.sys().openat(parent.path.get(), name, O_PATH | O_NOFOLLOW, 0);
+    entry = path ? enter(parent, name, std::move(*path), &changes) : Result<Entry>(path.error());
+    io_.commit(std::move(*reservation), {&parent}, changes);
+  }
+  accounts_.changed(parent.charge.role, child.account, name);
+  return entry;
+}
+
+Result<Tree::Created> Tree::create(Inode& parent, const char* name, mode_t mode, int flags, const Caller& caller) {
+  Created created;
+  bool truncate = false;
+  auto entry = make(parent, name, S_IFREG, [&]() -> Result<void> {
+    const AsCaller as(caller);
+    const KeepSetId keep(caller.uid == 0);
+    auto fd = backing_.sys().openat(parent.path.get(), name, (flags & ~handled_elsewhere) | O_CREAT | O_NOFOLLOW, mode);
+    if (!fd) return fd.error();
+    created.fd = std::move(*fd);
+    truncate = (flags & O_TRUNC) != 0;
+    return {};
+  });
+  if (!entry) return entry.error();
+  created.entry = std::move(*entry);
+  if (truncate && created.entry.st.st_size > 0) {
+    const auto shortened = io_.truncate(*created.entry.inode, created.fd.get(), 0);
+    if (!shortened) {
+      forget(created.entry.inode->id, 1);
+      return shortened.error();
+    }
+    if (auto st = attributes(*created.entry.inode)) created.entry.st = *st;
+  }
+  return created;
+}
+
+Result<Entry> Tree::mknod(Inode& parent, const char* name, mode_t mode, dev_t device, const Caller& caller) {
+  return make(parent, name, mode & S_IFMT, [&] {
+    const AsCaller as(caller);
+    const KeepSetId keep(caller.uid == 0);
+    return backing_.sys().mknodat(parent.path.get(), name, mode, device);
+  });
+}
+
+Result<Entry> Tree::mkdir(Inode& parent, const char* name, mode_t mode, const Caller& caller) {
+  return make(parent, name, S_IFDIR, [&] {
+    const AsCaller as(caller);
+    const KeepSetId keep(caller.uid == 0);
+    return backing_.sys().mkdirat(parent.path.get(), name, mode);
+  });
+}
+
+Result<Entry> Tree::symlink(Inode& parent, const char* name, const char* target, const Caller& caller) {
+  return make(
+      parent, name, S_IFLNK,
+      [&] {
+        const AsCaller as(caller);
+        return backing_.sys().symlinkat(target, parent.path.get(), name);
+      },
+      std::strlen(target));
+}
+
+Result<Tree::Created> Tree::tmpfile(Inode& parent, mode_t mode, int flags, const Caller& caller) {
+  auto reservation = io_.reserve({{parent.charge.account, backing_.metadata()}}, Line::control);
+  if (!reservation) return reservation.error();
+  Created created;
+  const std::lock_guard lock(parent.mutex);
+  {
+    const AsCaller as(caller);
+    auto fd = backing_.sys().openat(parent.path.get(), ".", (flags & ~(handled_elsewhere | O_CREAT)) | O_TMPFILE, mode);
+    if (!fd) return fd.error();
+    created.fd = std::move(*fd);
+  }
+  auto path = backing_.sys().openat(AT_FDCWD, ProcPath(created.fd.get()).c_str(), O_PATH, 0);
+  if (!path) return path.error();
+  MeteredIo::Changes changes;
+  auto entry = enter(parent, "", std::move(*path), &changes);
+  if (!entry) return entry.error();
+  io_.commit(std::move(*reservation), {&parent}, changes);
+  created.entry = std::move(*entry);
+  created.entry.inode->gone = true;
+  ++table_.dying;
+  return created;
+}
+
+Result<Entry> Tree::link(Inode& inode, Inode& parent, const char* name) {
+  const AccountId account = parent.charge.account;
+  const auto holders = io_.accounts(inode);
+  if (std::find(holders.begin(), holders.end(), account) == holders.end()) return Errno{EXDEV};
+  auto entry = make(parent, name, inode.type, [&] { return backing_.sys().linkat(inode.path.get(), parent.path.get(), name); });
+  if (!entry) return entry;
+  const std::lock_guard lock(inode.mutex);
+  if (inode.gone) {  // an O_TMPFILE got its first name
+    inode.gone = false;
+    --table_.dying;
+  }
+  if (inode.charge.holders) {
+    for (Holder& holder : *inode.charge.holders) holder.names += holder.account == account ? 1 : 0;
+  }
+  if (!inode.charge.is_disk && Accounts::is_disk(parent.charge.role, name, inode.type)) {
+    inode.charge.is_disk = true;
+    accounts_.put_disk(inode.id, account, name, inode.path.get(), entry->st);
+  }
+  return entry;
+}
+
+Result<Tree::Victim> Tree::look_at(Inode& parent, const char* name) {
+  Victim victim;
+  auto path = backing_.sys().openat(parent.path.get(), name, O_PATH | O_NOFOLLOW, 0);
+  if (!path) return path.error();
+  victim.path = std::move(*path);
+  const auto st = backing_.sys().fstat(victim.path.get());
+  if (!st) return st.error();
+  victim.st = *st;
+  victim.id = table_.id_of(st->st_dev, st->st_ino);
+  victim.inode = table_.find(victim.id);
+  return victim;
+}
+
+void Tree::name_gone(Victim victim, AccountId account, MeteredIo::Changes* changes) {
+  const auto after = backing_.sys().fstat(victim.path.get());
+  const bool last = after ? (after->st_nlink == 0 || S_ISDIR(victim.st.st_mode)) : victim.st.st_nlink <= 1;
+  Charge* charge = table_.find_charge(victim.id);
+  if (charge == nullptr) return;
+  std::unique_lock<std::mutex> lock;
+  if (victim.inode) lock = std::unique_lock(victim.inode->mutex);
+  if (!last) {
+    if (charge->holders) {
+      auto& holders = *charge->holders;
+      const auto holder = std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == account; });
+      if (holder != holders.end() && --holder->names == 0) {
+        const Bytes slack = victim.inode ? victim.inode->slack : Bytes(0);
+        changes->push_back({account, charge->bytes, Bytes(0), slack, Bytes(0), 0});
+        holders.erase(holder);
+        charge->account = holders.front().account;
+        if (holders.size() == 1) charge->holders.reset();
+      }
+    }
+    return;
+  }
+  const Role role = charge->role;
+  const AccountId own = charge->account;
+  if (victim.inode) {
+    if (!victim.inode->gone) ++table_.dying;
+    victim.inode->gone = true;
+    if (victim.inode->opens == 0) settler_.remove(*victim.inode);
+    lock.unlock();
+    victim.path.reset();
+    forget(victim.id, 0);
+  } else {
+    Bytes bytes = charge->bytes;
+    boost::container::small_vector<AccountId, 2> accounts{charge->account};
+    if (charge->holders) {
+      accounts.clear();
+      for (const Holder& holder : *charge->holders) accounts.push_back(holder.account);
+    }
+    if (charge->is_disk) accounts_.drop_disk(victim.id);
+    table_.drop_charge(victim.id);
+    victim.path.reset();
+    for (const AccountId of : accounts) changes->push_back({of, bytes, Bytes(0), Bytes(0), Bytes(0), 0});
+  }
+  accounts_.closed(role, own);
+}
+
+Result<void> Tree::unlink(Inode& parent, const char* name, bool directory) {
+  {
+    const std::lock_guard lock(parent.mutex);
+    auto victim = look_at(parent, name);
+    if (!victim) return victim.error();
+    const auto done = backing_.sys().unlinkat(parent.path.get(), name, directory ? AT_REMOVEDIR : 0);
+    if (!done) return done;
+    MeteredIo::Changes changes;
+    name_gone(std::move(*victim), parent.charge.account, &changes);
+    io_.commit(Reservation(), {&parent}, changes);
+  }
+  accounts_.changed(parent.charge.role, parent.charge.account, name);
+  return {};
+}
+
+Result<void> Tree::setxattr(Inode& inode, const char* name, const void* value, size_t size, int flags) {
+  Claims claims;
+  for (const AccountId account : io_.accounts(inode)) claims.push_back({account, backing_.metadata(size)});
+  auto reservation = io_.reserve(claims, Line::control);
+  if (!reservation) return reservation.error();
+  const std::lock_guard lock(inode.mutex);
+  const auto done = backing_.sys().setxattr(inode.path.get(), name, value, size, flags);
+  io_.commit(std::move(*reservation), {&inode});
+  return done;
+}
+
+Result<void> Tree::removexattr(Inode& inode, const char* name) {
+  const std::lock_guard lock(inode.mutex);
+  const auto done = backing_.sys().removexattr(inode.path.get(), name);
+  io_.commit(Reservation(), {&inode});
+  return done;
+}
+
+}  // namespace limaquota

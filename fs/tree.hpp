@@ -1,0 +1,114 @@
+// Operations on names and attributes of the tree: lookup, create, link, rename and their kin, each with its charge.
+#pragma once
+
+#include <string>
+
+#include "accounting/result.hpp"
+#include "fs/accounts.hpp"
+#include "fs/backing.hpp"
+#include "fs/caller.hpp"
+#include "fs/inode.hpp"
+#include "fs/inode_table.hpp"
+#include "fs/metered_io.hpp"
+#include "fs/settler.hpp"
+
+namespace limaquota {
+
+// An inode that the kernel gets to know (one lookup is counted), with its attributes.
+struct Entry {
+  InodePtr inode;
+  struct stat st {};
+};
+
+// Thread safety: all functions may be called from any thread.
+class Tree {
+ public:
+  Tree(const Backing& backing, Ledger& ledger, InodeTable& table, Accounts& accounts, LimitStore& limits, MeteredIo& io,
+       Settler& settler)
+      : backing_(backing), ledger_(ledger), table_(table), accounts_(accounts), limits_(limits), io_(io), settler_(settler) {}
+
+  // Charges everything that is there. Called once, before the mount is served.
+  Result<void> scan();
+
+  Result<Entry> lookup(Inode& parent, const char* name);
+  void forget(NodeId id, uint64_t count);
+  // For the settle list: the inode is off it.
+  void let_go(const InodePtr& inode) { forget(inode->id, 0); }
+
+  Result<struct stat> attributes(Inode& inode);
+  // What st_ino and st_blocks the kernel is to see.
+  static void shown(const Inode& inode, struct stat& st);
+
+  struct Created {
+    Entry entry;
+    Fd fd;
+  };
+  Result<Created> create(Inode& parent, const char* name, mode_t mode, int flags, const Caller& caller);
+  Result<Entry> mknod(Inode& parent, const char* name, mode_t mode, dev_t device, const Caller& caller);
+  Result<Entry> mkdir(Inode& parent, const char* name, mode_t mode, const Caller& caller);
+  Result<Entry> symlink(Inode& parent, const char* name, const char* target, const Caller& caller);
+  Result<Created> tmpfile(Inode& parent, mode_t mode, int flags, const Caller& caller);
+  Result<Entry> link(Inode& inode, Inode& parent, const char* name);
+  Result<void> unlink(Inode& parent, const char* name, bool directory);
+  Result<void> rename(Inode& parent, const char* name, Inode& new_parent, const char* new_name, unsigned flags);
+
+  Result<void> setxattr(Inode& inode, const char* name, const void* value, size_t size, int flags);
+  Result<void> removexattr(Inode& inode, const char* name);
+
+  // The blocks of the limit files changed: charges them anew.
+  void recharge_limit_files();
+  // A descriptor of the inode was closed.
+  void closed(const InodePtr& inode);
+
+ private:
+  // What stands at a name before an operation that may take it away.
+  struct Victim {
+    NodeId id = 0;
+    Fd path;
+    struct stat st {};
+    InodePtr inode;  // where the kernel knows it
+  };
+  // What is known of an inode from outside the table.
+  struct Child {
+    AccountId account = 0;
+    Role role = Role::plain;
+    bool is_disk = false;
+    bool is_yaml = false;
+  };
+
+  Child child_of(Role role, AccountId account, std::string_view name, mode_t type);
+  Result<Entry> enter(Inode& parent, const char* name, Fd path, MeteredIo::Changes* changes);
+  Result<Entry> make(Inode& parent, const char* name, mode_t type, const std::function<Result<void>()>& operation,
+                     size_t value_size = 0);
+  Result<Victim> look_at(Inode& parent, const char* name);
+  void add_charge(NodeId id, const Child& child, const char* name, int path, const struct stat& st, MeteredIo::Changes* changes);
+  // After the operation that took one of its names (in `account`) away.
+  void name_gone(Victim victim, AccountId account, MeteredIo::Changes* changes);
+  void let_die(const InodePtr& inode);
+  // --- moving between accounts (tree_move.cpp) ---
+  // A name of the inode went from account `from` to `child.account`; so did everything below a directory.
+  void moved(Victim& victim, AccountId from, const Child& child, const char* name);
+  void move_name(Victim& victim, AccountId from, const Child& child, const char* name);
+  // After a rename; true where the limit file went along. `limit_moved`: it did so for the other of two exchanged.
+  bool renamed(Victim& victim, const Inode& from_parent, const Inode& to_parent, const char* to_name, bool exchanged,
+               bool limit_moved = false);
+  void move_below(int dir, AccountId from, Role role, AccountId account);
+
+  // --- scan (tree_scan.cpp) ---
+  struct Links;
+  Result<void> scan_directory(int dir, Role role, AccountId account, Links& links);
+  void scan_entry(int dir, Role role, AccountId account, const std::string& name, Links& links);
+  void adopt(NodeId id, int dir, const std::string& name, const struct stat& st);
+
+  const Backing& backing_;
+  Ledger& ledger_;
+  InodeTable& table_;
+  Accounts& accounts_;
+  LimitStore& limits_;
+  MeteredIo& io_;
+  Settler& settler_;
+  std::mutex limit_files_mutex_;
+  Bytes limit_files_bytes_;  // guarded by limit_files_mutex_
+};
+
+}  // namespace limaquota

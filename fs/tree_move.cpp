@@ -1,0 +1,169 @@
+// Renames, and what they do to charges: a name that goes to another account takes its charge along.
+#include <fcntl.h>
+#include <linux/fs.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "fs/read_names.hpp"
+#include "fs/tree.hpp"
+
+namespace limaquota {
+namespace {
+
+Holder& holder_of(std::vector<Holder>& holders, AccountId account) {
+  const auto found = std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == account; });
+  if (found != holders.end()) return *found;
+  return holders.emplace_back(Holder{account, 0});
+}
+
+// Locks one or two directories in ascending order of id.
+class LockedParents {
+ public:
+  LockedParents(Inode& a, Inode& b) {
+    if (&a == &b) {
+      first_ = std::unique_lock(a.mutex);
+      return;
+    }
+    Inode& low = a.id < b.id ? a : b;
+    Inode& high = a.id < b.id ? b : a;
+    first_ = std::unique_lock(low.mutex);
+    second_ = std::unique_lock(high.mutex);
+  }
+
+ private:
+  std::unique_lock<std::mutex> first_, second_;
+};
+
+}  // namespace
+
+void Tree::move_name(Victim& victim, AccountId from, const Child& child, const char* name) {
+  Charge* charge = table_.find_charge(victim.id);
+  if (charge == nullptr) return;
+  std::unique_lock<std::mutex> lock;
+  if (victim.inode) lock = std::unique_lock(victim.inode->mutex);
+  const Bytes slack = victim.inode ? victim.inode->slack : Bytes(0);
+  const AccountId to = child.account;
+  if (from != to) {
+    const bool many = !S_ISDIR(victim.st.st_mode) && victim.st.st_nlink > 1;
+    if (!many && !charge->holders) {
+      ledger_.move(charge->account, to, charge->bytes, slack);
+      charge->account = to;
+    } else {
+      // Names in several accounts: the inode counts in each.
+      if (!charge->holders) {
+        charge->holders = std::make_unique<std::vector<Holder>>();
+        charge->holders->push_back({charge->account, static_cast<uint32_t>(victim.st.st_nlink)});
+      }
+      auto& holders = *charge->holders;
+      const bool empty = --holder_of(holders, from).names == 0;
+      Holder& target = holder_of(holders, to);
+      const bool is_new = target.names++ == 0;
+      if (empty && is_new) {
+        ledger_.move(from, to, charge->bytes, slack);
+      } else if (is_new || empty) {
+        const Change change = is_new ? Change{to, Bytes(0), charge->bytes, Bytes(0), slack, 0}
+                                     : Change{from, charge->bytes, Bytes(0), slack, Bytes(0), 0};
+        ledger_.apply(&change, 1);
+      }
+      std::erase_if(holders, [](const Holder& h) { return h.names == 0; });
+      charge->account = holders.front().account;
+      if (holders.size() == 1) charge->holders.reset();
+    }
+  }
+  charge->role = child.role;
+  charge->is_yaml = child.is_yaml;
+  if (charge->is_disk && !child.is_disk) accounts_.drop_disk(victim.id);
+  charge->is_disk = child.is_disk;
+  if (child.is_disk) accounts_.put_disk(victim.id, charge->account, name, victim.path.get(), victim.st);
+}
+
+// A directory's own charge moves before its entries are listed, so an entry that is made meanwhile is either listed
+// or made in the new account already.
+void Tree::moved(Victim& victim, AccountId from, const Child& child, const char* name) {
+  move_name(victim, from, child, name);
+  if (!S_ISDIR(victim.st.st_mode) || from == child.account) return;
+  const auto dir = backing_.sys().openat(victim.path.get(), ".", O_RDONLY | O_DIRECTORY, 0);
+  if (dir) move_below(dir->get(), from, child.role, child.account);
+}
+
+void Tree::move_below(int dir, AccountId from, Role role, AccountId account) {
+  for (const std::string& name : read_names(backing_.sys(), dir)) {
+    Victim victim;
+    auto path = backing_.sys().openat(dir, name.c_str(), O_PATH | O_NOFOLLOW, 0);
+    if (!path) continue;
+    const auto st = backing_.sys().fstat(path->get());
+    if (!st) continue;
+    victim.path = std::move(*path);
+    victim.st = *st;
+    victim.id = table_.id_of(st->st_dev, st->st_ino);
+    victim.inode = table_.find(victim.id);
+    const Child child = child_of(role, account, name, st->st_mode);
+    const Charge* charge = table_.find_charge(victim.id);
+    if (charge != nullptr && !charge->holders && charge->account == child.account) continue;
+    moved(victim, from, child, name.c_str());
+  }
+}
+
+bool Tree::renamed(Victim& victim, const Inode& from_parent, const Inode& to_parent,
+                   const char* to_name, bool exchanged, bool limit_moved) {
+  const Charge* charge = table_.find_charge(victim.id);
+  if (charge == nullptr) return false;
+  const Role role = charge->role;
+  const bool owns_account = role == Role::vm || role == Role::disk;
+  const bool yaml = charge->is_yaml;
+  const AccountId from = owns_account ? charge->account : from_parent.charge.account;
+  const Child child = child_of(to_parent.charge.role, to_parent.charge.account, to_name, victim.st.st_mode);
+  moved(victim, from, child, to_name);
+  if (from == child.account) return false;
+  bool followed = false;
+  // A limit follows its VM, whether Lima renames the directory or moves lima.yaml to a new one.
+  if ((owns_account && role == child.role) || (yaml && child.is_yaml)) {
+    if (!limit_moved) followed = limits_.follow(ledger_.name(from), ledger_.name(child.account));
+  }
+  if (!exchanged) accounts_.closed(role, from);
+  return followed;
+}
+
+Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, const char* new_name, unsigned flags) {
+  const bool exchange = (flags & RENAME_EXCHANGE) != 0;
+  Reservation reservation;
+  if (&parent != &new_parent) {
+    Claims claims{{new_parent.charge.account, backing_.metadata()}};
+    if (exchange) claims.push_back({parent.charge.account, backing_.metadata()});
+    auto granted = io_.reserve(claims, Line::moving);
+    // Refused only where a directory must grow and cannot.
+    const bool fits = backing_.directory_has_room(new_parent.path.get(), std::strlen(new_name)) &&
+                      (!exchange || backing_.directory_has_room(parent.path.get(), std::strlen(name)));
+    if (!granted && !fits) return granted.error();
+    if (granted) reservation = std::move(*granted);
+  }
+  Victim source;
+  Victim target;
+  {
+    const LockedParents lock(parent, new_parent);
+    auto found = look_at(parent, name);
+    if (!found) return found.error();
+    source = std::move(*found);
+    if (auto there = look_at(new_parent, new_name)) target = std::move(*there);
+    const auto done = backing_.sys().renameat2(parent.path.get(), name, new_parent.path.get(), new_name, flags);
+    if (!done) return done;
+    if (target.id == source.id) return {};  // two names of one file: nothing was done
+    MeteredIo::Changes changes;
+    if (target.id != 0 && !exchange) name_gone(std::move(target), new_parent.charge.account, &changes);
+    if ((flags & RENAME_WHITEOUT) != 0) {
+      auto whiteout = look_at(parent, name);
+      const Child child = child_of(parent.charge.role, parent.charge.account, name, S_IFCHR);
+      if (whiteout) add_charge(whiteout->id, child, name, whiteout->path.get(), whiteout->st, &changes);
+    }
+    io_.commit(std::move(reservation), {&parent, &parent == &new_parent ? nullptr : &new_parent}, changes);
+  }
+  const bool followed = renamed(source, parent, new_parent, new_name, exchange);
+  if (exchange) renamed(target, new_parent, parent, name, true, followed);
+  accounts_.changed(parent.charge.role, parent.charge.account, name);
+  accounts_.changed(new_parent.charge.role, new_parent.charge.account, new_name);
+  return {};
+}
+
+}  // namespace limaquota

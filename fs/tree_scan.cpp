@@ -1,0 +1,152 @@
+// The scan at mount: charges every inode of the tree, each once in each account that has a name of it.
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <unordered_map>
+
+#include "accounting/usage_text.hpp"
+#include "fs/log.hpp"
+#include "fs/read_names.hpp"
+#include "fs/tree.hpp"
+
+namespace limaquota {
+
+// Inodes with several links: where their names are.
+struct Tree::Links {
+  std::unordered_map<NodeId, std::vector<Holder>> names;
+};
+
+void Tree::scan_entry(int dir, Role role, AccountId account, const std::string& name, Links& links) {
+  Sys& sys = backing_.sys();
+  const auto st = sys.fstatat(dir, name.c_str(), AT_SYMLINK_NOFOLLOW);
+  if (!st) {
+    log_warning("cannot look at {}: it is not counted", escape_name(name));
+    return;
+  }
+  const NodeId id = table_.id_of(st->st_dev, st->st_ino);
+  const Child child = child_of(role, account, name, st->st_mode);
+  if (!S_ISDIR(st->st_mode) && st->st_nlink > 1) {
+    auto& holders = links.names[id];
+    const auto found =
+        std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == child.account; });
+    if (found != holders.end()) {
+      ++found->names;
+    } else {
+      holders.push_back({child.account, 1});
+    }
+  }
+  if (table_.find_charge(id) == nullptr) {
+    MeteredIo::Changes changes;
+    Fd path;
+    if (child.is_disk) {
+      if (auto opened = sys.openat(dir, name.c_str(), O_PATH | O_NOFOLLOW, 0)) path = std::move(*opened);
+    }
+    add_charge(id, child, name.c_str(), path.get(), *st, &changes);
+    ledger_.apply(changes.data(), changes.size());
+    if (child.is_disk) adopt(id, dir, name, *st);
+  }
+  if (!S_ISDIR(st->st_mode)) return;
+  const auto below = sys.openat(dir, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+  if (!below || !scan_directory(below->get(), child.role, child.account, links)) {
+    log_warning("cannot read directory {}: what is in it is not counted", escape_name(name));
+  }
+}
+
+// A disk with unwritten blocks keeps the worst that writing them may cost reserved, also over a remount.
+void Tree::adopt(NodeId id, int dir, const std::string& name, const struct stat& st) {
+  Sys& sys = backing_.sys();
+  const auto fd = sys.openat(dir, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+  auto path = sys.openat(dir, name.c_str(), O_PATH | O_NOFOLLOW, 0);
+  if (!fd || !path) return;
+  const InodePtr inode = table_.enter(id, std::move(*path), [&](Inode& made) {
+    made.generation = sys.generation(made.path.get());
+    made.device = st.st_dev;
+    made.type = S_IFREG;
+    made.size = static_cast<uint64_t>(st.st_size);
+    made.extents_at_most = static_cast<uint64_t>(st.st_blocks) * 512 / backing_.block() + 1;
+  });
+  {
+    const std::lock_guard lock(inode->mutex);
+    io_.adopt_unwritten(*inode, fd->get());
+    if (inode->unwritten > 0) {
+      if (const auto extents = sys.count_extents(fd->get(), 0)) inode->extents_at_most = *extents;
+      io_.observe(*inode);
+      settler_.add(*inode);
+    }
+  }
+  forget(id, 1);
+}
+
+Result<void> Tree::scan_directory(int dir, Role role, AccountId account, Links& links) {
+  for (const std::string& name : read_names(backing_.sys(), dir)) {
+    if (role == Role::root && (name == usage_directory || name == quota_directory)) continue;
+    scan_entry(dir, role, account, name, links);
+  }
+  return {};
+}
+
+Result<void> Tree::scan() {
+  Sys& sys = backing_.sys();
+  const auto root = sys.openat(backing_.root(), ".", O_RDONLY | O_DIRECTORY, 0);
+  if (!root) return root.error();
+  const auto st = sys.fstat(root->get());
+  if (!st) return st.error();
+  table_.set_root(st->st_dev, st->st_ino);
+  MeteredIo::Changes changes;
+  add_charge(root_node, {accounts_.shared(), Role::root, false, false}, "", root->get(), *st, &changes);
+  ledger_.apply(changes.data(), changes.size());
+  Links links;
+  const auto scanned = scan_directory(root->get(), Role::root, accounts_.shared(), links);
+  if (!scanned) return scanned;
+  for (auto& [id, holders] : links.names) {
+    Charge* charge = table_.find_charge(id);
+    if (charge == nullptr || holders.size() < 2) continue;
+    for (const Holder& holder : holders) {
+      if (holder.account == charge->account) continue;
+      const Change change{holder.account, Bytes(0), charge->bytes, Bytes(0), Bytes(0), 0};
+      ledger_.apply(&change, 1);
+    }
+    charge->holders = std::make_unique<std::vector<Holder>>(std::move(holders));
+  }
+  accounts_.refresh();
+  recharge_limit_files();
+  // The root is never forgotten.
+  auto path = sys.openat(root->get(), ".", O_PATH | O_DIRECTORY, 0);
+  if (!path) return path.error();
+  table_.enter(root_node, std::move(*path), [&](Inode& inode) {
+    inode.generation = 0;
+    inode.device = st->st_dev;
+    inode.type = S_IFDIR;
+  });
+  return {};
+}
+
+// The directory of the limit files and all in it counts in `_shared`, as du counts it, though nothing limits it.
+void Tree::recharge_limit_files() {
+  Sys& sys = backing_.sys();
+  const std::lock_guard lock(limit_files_mutex_);
+  Bytes bytes;
+  const auto count = [&](int dir, const char* name) {
+    const auto st = sys.fstatat(dir, name, AT_SYMLINK_NOFOLLOW);
+    if (st) bytes += Bytes::of_st_blocks(st->st_blocks);
+    return st && S_ISDIR(st->st_mode) ? sys.openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0) : Result<Fd>(Errno{ENOTDIR});
+  };
+  const auto walk = [&](auto&& self, int dir, const char* name) -> void {
+    const auto below = count(dir, name);
+    if (!below) return;
+    for (const std::string& child : read_names(sys, below->get())) self(self, below->get(), child.c_str());
+  };
+  walk(walk, backing_.root(), std::string(quota_directory).c_str());
+  walk(walk, backing_.root(), std::string(usage_directory).c_str());
+  const Change change{accounts_.shared(), limit_files_bytes_, bytes, Bytes(0), Bytes(0), 0};
+  ledger_.apply(&change, 1);
+  limit_files_bytes_ = bytes;
+  // The home directory itself may have grown by a name.
+  if (const InodePtr root = table_.find(root_node)) {
+    const std::lock_guard root_lock(root->mutex);
+    io_.observe(*root);
+  }
+}
+
+}  // namespace limaquota

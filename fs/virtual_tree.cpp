@@ -1,0 +1,265 @@
+#include "fs/virtual_tree.hpp"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+
+#include <cerrno>
+#include <ctime>
+
+#include "accounting/layout.hpp"
+
+namespace limaquota {
+namespace {
+
+// The part of a path below its tree: "" for the tree itself.
+std::string_view below(std::string_view path) {
+  const size_t slash = path.find('/');
+  return slash == std::string_view::npos ? std::string_view() : path.substr(slash + 1);
+}
+
+bool in_tree(std::string_view path, std::string_view tree) {
+  return path == tree || (path.starts_with(tree) && path[tree.size()] == '/');
+}
+
+}  // namespace
+
+VirtualTree::VirtualTree(UsageFiles& usage, QuotaFiles& quota, uid_t uid, gid_t gid)
+    : usage_(usage), quota_(quota), uid_(uid), gid_(gid) {}
+
+VirtualTree::Kind VirtualTree::kind(std::string_view path) const {
+  const std::string_view rest = below(path);
+  if (in_tree(path, usage_directory)) {
+    if (UsageFiles::is_directory(rest)) return Kind::usage_dir;
+    return usage_.is_file(rest) ? Kind::usage_file : Kind::none;
+  }
+  if (in_tree(path, quota_directory)) {
+    if (QuotaFiles::is_directory(rest)) return Kind::quota_dir;
+    return quota_.is_file(rest) ? Kind::quota_file : Kind::none;
+  }
+  return Kind::none;
+}
+
+NodeId VirtualTree::id_of(const std::string& path) {
+  const std::lock_guard lock(mutex_);
+  const auto [entry, is_new] = ids_.try_emplace(path, next_id_);
+  if (is_new) paths_[next_id_++] = path;
+  return entry->second;
+}
+
+std::optional<std::string> VirtualTree::path_of(NodeId id) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = paths_.find(id);
+  if (found == paths_.end()) return std::nullopt;
+  return found->second;
+}
+
+Result<std::string> VirtualTree::child_path(NodeId parent, std::string_view name) const {
+  if (parent == root_node) return std::string(name);
+  const auto path = path_of(parent);
+  if (!path) return Errno{ESTALE};
+  return *path + "/" + std::string(name);
+}
+
+struct stat VirtualTree::stat_of(NodeId id, const std::string& path, Kind kind) const {
+  struct stat st {};
+  const bool directory = kind == Kind::usage_dir || kind == Kind::quota_dir;
+  const bool writable = kind == Kind::quota_dir || kind == Kind::quota_file;
+  if (writable) {
+    // What du counts and an editor compares are those of the file that is kept.
+    if (const auto kept = quota_.backing_stat(below(path))) {
+      st.st_blocks = kept->st_blocks;
+      st.st_mtim = kept->st_mtim;
+      st.st_ctim = kept->st_ctim;
+      st.st_atim = kept->st_atim;
+    }
+  } else {
+    ::clock_gettime(CLOCK_REALTIME, &st.st_mtim);
+    st.st_ctim = st.st_atim = st.st_mtim;
+  }
+  st.st_ino = id;
+  st.st_mode = (directory ? S_IFDIR | 0555U : S_IFREG | 0444U) | (writable ? 0200U : 0U);
+  st.st_nlink = directory ? 2 : 1;
+  st.st_uid = uid_;
+  st.st_gid = gid_;
+  st.st_blksize = 4096;
+  if (kind == Kind::quota_file) st.st_size = static_cast<off_t>(quota_.text(below(path)).size());
+  return st;
+}
+
+Result<VirtualTree::Node> VirtualTree::lookup(NodeId parent, std::string_view name) {
+  const auto path = child_path(parent, name);
+  if (!path) return path.error();
+  const Kind what = kind(*path);
+  if (what == Kind::none) return Errno{ENOENT};
+  const NodeId id = id_of(*path);
+  return Node{id, stat_of(id, *path, what)};
+}
+
+Result<struct stat> VirtualTree::attributes(NodeId id) {
+  const auto path = path_of(id);
+  if (!path) return Errno{ESTALE};
+  const Kind what = kind(*path);
+  if (what == Kind::none) return Errno{ENOENT};
+  return stat_of(id, *path, what);
+}
+
+Result<void> VirtualTree::may_change(NodeId id) {
+  const auto path = path_of(id);
+  if (!path) return Errno{ESTALE};
+  if (in_tree(*path, usage_directory)) return Errno{EPERM};
+  return {};
+}
+
+Result<struct stat> VirtualTree::set_size(NodeId id, uint64_t size) {
+  const auto path = path_of(id);
+  if (!path) return Errno{ESTALE};
+  if (kind(*path) != Kind::quota_file) return Errno{EPERM};
+  const auto set = quota_.set_size(below(*path), size);
+  if (!set) return set.error();
+  return attributes(id);
+}
+
+Result<std::vector<VirtualTree::Child>> VirtualTree::list(NodeId id) {
+  const auto path = path_of(id);
+  if (!path) return Errno{ESTALE};
+  const Kind what = kind(*path);
+  if (what != Kind::usage_dir && what != Kind::quota_dir) return Errno{ENOTDIR};
+  const auto names = what == Kind::usage_dir ? usage_.names(below(*path)) : quota_.names(below(*path));
+  std::vector<Child> children;
+  for (const std::string& name : names) {
+    const std::string child = *path + "/" + name;
+    const Kind child_kind = kind(child);
+    if (child_kind == Kind::none) continue;
+    children.push_back({name, id_of(child), child_kind == Kind::usage_dir || child_kind == Kind::quota_dir});
+  }
+  return children;
+}
+
+uint64_t VirtualTree::add_handle(NodeId node, bool writes) {
+  const std::lock_guard lock(mutex_);
+  handles_[next_handle_] = {node, writes, {}};
+  return next_handle_++;
+}
+
+std::optional<VirtualTree::Handle> VirtualTree::handle(uint64_t id) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = handles_.find(id);
+  if (found == handles_.end()) return std::nullopt;
+  return found->second;
+}
+
+Result<uint64_t> VirtualTree::open(NodeId id, int flags) {
+  const auto path = path_of(id);
+  if (!path) return Errno{ESTALE};
+  const Kind what = kind(*path);
+  if (what == Kind::none) return Errno{ENOENT};
+  const bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0;
+  if (what == Kind::usage_file && writes) return Errno{EACCES};
+  if (what != Kind::usage_file && what != Kind::quota_file) return Errno{EISDIR};
+  if (writes) quota_.open_for_writing(below(*path));
+  if ((flags & O_TRUNC) != 0) {
+    const auto set = quota_.set_size(below(*path), 0);
+    if (!set) return set.error();
+  }
+  return add_handle(id, writes);
+}
+
+Result<std::pair<VirtualTree::Node, uint64_t>> VirtualTree::create(NodeId parent, std::string_view name, bool exclusive,
+                                                                   bool truncate) {
+  const auto path = child_path(parent, name);
+  if (!path) return path.error();
+  if (!in_tree(*path, quota_directory)) return Errno{EPERM};
+  if (const Kind what = kind(*path); what != Kind::none) {
+    if (exclusive) return Errno{EEXIST};
+    if (what != Kind::quota_file) return Errno{EISDIR};
+  } else if (const auto created = quota_.create(below(*path)); !created) {
+    return created.error();
+  }
+  const NodeId id = id_of(*path);
+  const auto opened = open(id, O_RDWR | (truncate ? O_TRUNC : 0));
+  if (!opened) return opened.error();
+  return std::pair{Node{id, stat_of(id, *path, Kind::quota_file)}, *opened};
+}
+
+// A read from the beginning finds the figures of that moment; what follows belongs to the same moment.
+Result<std::string> VirtualTree::read(uint64_t id, size_t size, uint64_t offset) {
+  auto open = handle(id);
+  if (!open) return Errno{EBADF};
+  const auto path = path_of(open->node);
+  if (!path) return Errno{ESTALE};
+  std::string text;
+  if (in_tree(*path, quota_directory)) {
+    text = quota_.text(below(*path));
+  } else if (offset == 0) {
+    auto fresh = usage_.text(below(*path));
+    if (!fresh) return Errno{ENOENT};
+    text = std::move(*fresh);
+    const std::lock_guard lock(mutex_);
+    handles_[id].text = text;
+  } else {
+    text = std::move(open->text);
+  }
+  if (offset >= text.size()) return std::string();
+  return text.substr(offset, size);
+}
+
+Result<size_t> VirtualTree::write(uint64_t id, std::string_view data, uint64_t offset) {
+  const auto open = handle(id);
+  if (!open || !open->writes) return Errno{EBADF};
+  const auto path = path_of(open->node);
+  if (!path) return Errno{ESTALE};
+  return quota_.write(below(*path), data, offset);
+}
+
+Result<void> VirtualTree::flush(uint64_t id) {
+  const auto open = handle(id);
+  if (!open || !open->writes) return {};
+  const auto path = path_of(open->node);
+  return path ? quota_.flush(below(*path)) : Result<void>();
+}
+
+void VirtualTree::release(uint64_t id) {
+  const auto open = handle(id);
+  if (!open) return;
+  if (const auto path = path_of(open->node); path && open->writes) quota_.closed(below(*path));
+  const std::lock_guard lock(mutex_);
+  handles_.erase(id);
+}
+
+Result<void> VirtualTree::unlink(NodeId parent, std::string_view name) {
+  const auto path = child_path(parent, name);
+  if (!path) return path.error();
+  const Kind what = kind(*path);
+  if (what == Kind::none) return Errno{ENOENT};
+  if (what != Kind::quota_file) return Errno{EPERM};
+  return quota_.remove(below(*path));
+}
+
+Result<void> VirtualTree::rename(NodeId parent, std::string_view name, NodeId new_parent, std::string_view new_name,
+                                 unsigned flags) {
+  const auto from = child_path(parent, name);
+  const auto to = child_path(new_parent, new_name);
+  if (!from || !to) return Errno{ESTALE};
+  if (!in_tree(*from, quota_directory) || !in_tree(*to, quota_directory)) return Errno{EPERM};
+  if ((flags & ~RENAME_NOREPLACE) != 0) return Errno{EINVAL};
+  const Kind what = kind(*from);
+  if (what == Kind::none) return Errno{ENOENT};
+  if (what != Kind::quota_file || kind(*to) == Kind::quota_dir) return Errno{EPERM};
+  const auto renamed = quota_.rename(below(*from), below(*to), (flags & RENAME_NOREPLACE) == 0);
+  if (!renamed) return renamed;
+  // The node goes with its name, as the kernel moves its own.
+  const std::lock_guard lock(mutex_);
+  if (const auto old = ids_.find(*to); old != ids_.end()) {
+    paths_.erase(old->second);
+    ids_.erase(old);
+  }
+  if (const auto node = ids_.find(*from); node != ids_.end()) {
+    const NodeId id = node->second;
+    ids_.erase(node);
+    ids_[*to] = id;
+    paths_[id] = *to;
+  }
+  return {};
+}
+
+}  // namespace limaquota

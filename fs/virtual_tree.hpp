@@ -1,0 +1,82 @@
+// The two virtual trees, `.usage` and `.quota`, as the kernel sees them: nodes, attributes, directories, open files.
+// What is in the files is decided by UsageFiles and QuotaFiles.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "accounting/result.hpp"
+#include "fs/inode.hpp"
+#include "fs/quota_files.hpp"
+#include "fs/usage_files.hpp"
+
+namespace limaquota {
+
+// Paths are relative to the Lima home: ".usage", ".usage/_disks", ".quota/kernel-build".
+// Thread safety: all functions may be called from any thread.
+class VirtualTree {
+ public:
+  VirtualTree(UsageFiles& usage, QuotaFiles& quota, uid_t uid, gid_t gid);
+
+  struct Node {
+    NodeId id = 0;
+    struct stat st {};
+  };
+  Result<Node> lookup(NodeId parent, std::string_view name);
+  Result<struct stat> attributes(NodeId id);
+  // Size, mode and times may be set on files of `.quota`; all but the size is taken and forgotten.
+  Result<struct stat> set_size(NodeId id, uint64_t size);
+  Result<void> may_change(NodeId id);
+
+  struct Child {
+    std::string name;
+    NodeId id = 0;
+    bool directory = false;
+  };
+  Result<std::vector<Child>> list(NodeId id);
+
+  Result<uint64_t> open(NodeId id, int flags);
+  Result<std::pair<Node, uint64_t>> create(NodeId parent, std::string_view name, bool exclusive, bool truncate);
+  Result<std::string> read(uint64_t handle, size_t size, uint64_t offset);
+  Result<size_t> write(uint64_t handle, std::string_view data, uint64_t offset);
+  Result<void> flush(uint64_t handle);
+  void release(uint64_t handle);
+  Result<void> unlink(NodeId parent, std::string_view name);
+  Result<void> rename(NodeId parent, std::string_view name, NodeId new_parent, std::string_view new_name, unsigned flags);
+
+ private:
+  struct Handle {
+    NodeId node = 0;
+    bool writes = false;
+    std::string text;  // of a `.usage` file: what reading from its beginning found
+  };
+  enum class Kind { none, usage_dir, usage_file, quota_dir, quota_file };
+  Kind kind(std::string_view path) const;
+  NodeId id_of(const std::string& path);
+  std::optional<std::string> path_of(NodeId id) const;
+  Result<std::string> child_path(NodeId parent, std::string_view name) const;
+  struct stat stat_of(NodeId id, const std::string& path, Kind kind) const;
+  uint64_t add_handle(NodeId node, bool writes);
+  std::optional<Handle> handle(uint64_t id) const;
+
+  UsageFiles& usage_;
+  QuotaFiles& quota_;
+  const uid_t uid_;
+  const gid_t gid_;
+  mutable std::mutex mutex_;
+  // guarded by mutex_
+  std::map<std::string, NodeId, std::less<>> ids_;
+  std::unordered_map<NodeId, std::string> paths_;
+  std::unordered_map<uint64_t, Handle> handles_;
+  NodeId next_id_ = virtual_bit;
+  uint64_t next_handle_ = 1;
+};
+
+}  // namespace limaquota

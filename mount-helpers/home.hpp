@@ -1,0 +1,37 @@
+// The Lima home as the commands see it: where it is, whether limaquota covers it, and its figures.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "accounting/figures.hpp"
+
+namespace limaquota {
+
+// `given` (the --home option), else $LIMA_HOME, else ~/.lima. Throws Refusal where none of them is known.
+std::string choose_home(const std::string& given);
+
+// The figures of a home: as the daemon wrote them, and as values.
+struct Report {
+  nlohmann::ordered_json json;
+  Snapshot snapshot;
+};
+
+// Reads `.usage/_all.json` of the home. Throws Refusal where it is not mounted or not readable.
+Report read_report(const std::string& home);
+
+// The account's figures, or null where there is no such account.
+const AccountFigures* find_account(const Snapshot& snapshot, std::string_view name);
+bool is_vm(const AccountFigures& account);
+bool is_disk(const AccountFigures& account);
+// The names of those accounts, escaped: "a, b, c"; "none" where there are none.
+std::string names_of(const Snapshot& snapshot, bool (*wanted)(const AccountFigures&));
+
+// True where a limaquota is mounted at exactly this directory, dead or alive. The path must have no symlinks.
+bool is_mountpoint(const std::string& directory);
+// The path without symlinks. Works where the daemon of a mount on the way is dead. Throws Refusal where there
+// is none.
+std::string real_path(const std::string& path);
+
+}  // namespace limaquota

@@ -1,0 +1,66 @@
+#!/bin/sh
+# Installs what limaquota needs, on Debian 12 and Ubuntu 24.04 or later: install-needs.sh GROUP...
+# Groups: build, demo, tests, lint. Prints what is missing before it installs it; does nothing where nothing is.
+set -eu
+
+packages_of() {
+  case $1 in
+    build)
+      echo g++ cmake ninja-build pkg-config libfuse3-dev fuse3 libboost-container-dev libfmt-dev libgtest-dev \
+        libgmock-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libyaml-cpp-dev libcap-dev ccache
+      ;;
+    demo) echo binutils qemu-system-x86 qemu-utils python3 fuse3 util-linux ;;
+    tests)
+      echo xfsprogs btrfs-progs e2fsprogs attr acl binutils qemu-system-x86 qemu-utils python3 openssh-client \
+        openssh-server psmisc procps util-linux
+      ;;
+    lint) echo clang-format clang-tidy ;;
+    *)
+      echo "install-needs.sh: no group '$1' (build, demo, tests, lint)" >&2
+      return 1
+      ;;
+  esac
+}
+
+is_installed() {
+  dpkg-query -W -f '${db:Status-Status} ' "$1" 2>/dev/null | grep -qw installed
+}
+
+[ $# -gt 0 ] || {
+  echo "usage: install-needs.sh build|demo|tests|lint ..." >&2
+  exit 2
+}
+command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || {
+  echo "install-needs.sh: no apt-get here: this script knows Debian and Ubuntu only" >&2
+  exit 1
+}
+
+missing=
+for group in "$@"; do
+  packages=$(packages_of "$group")
+  for package in $packages; do
+    case " $missing " in
+      *" $package "*) continue ;;
+    esac
+    is_installed "$package" || missing="$missing $package"
+  done
+done
+missing=${missing# }
+[ -n "$missing" ] || exit 0
+
+echo "To be installed by apt-get for limaquota ($*):"
+for package in $missing; do
+  echo "  $package"
+done
+as_root=
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null || {
+    echo "install-needs.sh: not root, and there is no sudo; as root, run: apt-get install $missing" >&2
+    exit 1
+  }
+  as_root=sudo
+fi
+$as_root apt-get update
+# The names are split on purpose.
+# shellcheck disable=SC2086
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing

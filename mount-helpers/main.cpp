@@ -1,0 +1,57 @@
+// The `limaquota` command: the table of commands, and what becomes of their errors.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+
+#include "mount-helpers/commands.hpp"
+
+namespace limaquota {
+namespace {
+
+constexpr int exit_refused = 1;
+constexpr int exit_wrong_use = 2;
+
+using AddCommand = void (*)(CLI::App& program, int& status);
+constexpr AddCommand command_table[] = {
+    add_mount,
+    add_umount,
+    add_status,
+    add_set,
+};
+
+int complain(const std::exception& error, int status) {
+  fmt::print(stderr, "limaquota: {}\n", error.what());
+  return status;
+}
+
+int run(int argc, char** argv) {
+  CLI::App program("Holds each VM of a Lima home to a hard disk budget.", "limaquota");
+  program.set_version_flag("--version", "limaquota " LIMAQUOTA_VERSION);
+  program.require_subcommand(1);
+  program.footer("\"limaquota COMMAND --help\" shows examples.");
+  int status = 0;
+  for (const AddCommand add : command_table) add(program, status);
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return program.exit(error) == 0 ? 0 : exit_wrong_use;
+  } catch (const Refusal& error) {
+    return complain(error, exit_refused);
+  } catch (const WrongUse& error) {
+    return complain(error, exit_wrong_use);
+  } catch (const std::exception& error) {
+    return complain(error, exit_refused);
+  }
+  return status;
+}
+
+}  // namespace
+}  // namespace limaquota
+
+int main(int argc, char** argv) {
+  const int status = limaquota::run(argc, argv);
+  // An answer that could not be written is no answer.
+  return std::fflush(stdout) == 0 ? status : limaquota::exit_refused;
+}

@@ -1,0 +1,76 @@
+// limaquota status [VM] [--json] [--home DIR]
+#include <fmt/format.h>
+#include <langinfo.h>
+#include <unistd.h>
+
+#include <clocale>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "accounting/usage_text.hpp"
+#include "mount-helpers/commands.hpp"
+#include "mount-helpers/home.hpp"
+#include "mount-helpers/status_table.hpp"
+
+namespace limaquota {
+namespace {
+
+struct StatusArguments {
+  std::string account;
+  std::string home;
+  bool json = false;
+};
+
+// Colour only on a terminal, and never where NO_COLOR is set (no-color.org: to anything but nothing).
+TableStyle style_of_output() {
+  const char* no_color = std::getenv("NO_COLOR");
+  const char* terminal = std::getenv("TERM");
+  std::setlocale(LC_CTYPE, "");
+  return {.colour = ::isatty(STDOUT_FILENO) == 1 && (no_color == nullptr || *no_color == '\0') &&
+                    (terminal == nullptr || std::strcmp(terminal, "dumb") != 0),
+          .unicode = std::strcmp(::nl_langinfo(CODESET), "UTF-8") == 0};
+}
+
+// The account's own object; the snapshot was made of the same list, in its order.
+const nlohmann::ordered_json& account_json(const Report& report, const AccountFigures& account) {
+  return report.json.at("accounts").at(static_cast<size_t>(&account - report.snapshot.accounts.data()));
+}
+
+void run_status(const StatusArguments& arguments) {
+  const Report report = read_report(choose_home(arguments.home));
+  const AccountFigures* account = find_account(report.snapshot, arguments.account);
+  if (!arguments.account.empty() && account == nullptr) {
+    throw Refusal(fmt::format("no VM '{}'; there are: {}", escape_name(arguments.account),
+                              names_of(report.snapshot, is_vm)));
+  }
+  if (arguments.json) {
+    fmt::print("{}\n", account == nullptr ? report.json.dump() : account_json(report, *account).dump());
+  } else if (account != nullptr) {
+    fmt::print("{}", account_status(*account, style_of_output()));
+  } else {
+    fmt::print("{}", status_table(report.snapshot, style_of_output()));
+  }
+}
+
+}  // namespace
+
+void add_status(CLI::App& program, int&) {
+  CLI::App* command = program.add_subcommand("status", "What each VM occupies, and how near its limit it is");
+  auto arguments = std::make_shared<StatusArguments>();
+  command->add_option("VM", arguments->account, "One VM, or an account such as _disks/NAME; else all of them")
+      ->option_text("NAME");
+  command->add_flag("--json", arguments->json, "As JSON, in bytes; null means max");
+  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
+      ->option_text("DIR");
+  command->footer(
+      "Examples:\n"
+      "  limaquota status\n"
+      "  limaquota status kernel-build\n"
+      "  limaquota status kernel-build --json | jq .used\n"
+      "  cat ~/.lima/.usage/kernel-build            the same figures, without this command");
+  command->callback([arguments] { run_status(*arguments); });
+}
+
+}  // namespace limaquota

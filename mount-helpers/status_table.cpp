@@ -1,0 +1,176 @@
+#include "mount-helpers/status_table.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string_view>
+#include <vector>
+
+#include "accounting/layout.hpp"
+#include "accounting/size_text.hpp"
+#include "accounting/usage_text.hpp"
+
+namespace limaquota {
+namespace {
+
+enum Column { name, used, limit, bar, percent, growth, time_to_full, state, columns };
+using Row = std::array<std::string, columns>;
+
+constexpr size_t bar_cells = 16;
+constexpr std::string_view colour_off = "\033[0m";
+
+// Characters, not bytes, of UTF-8 text.
+size_t width(std::string_view text) {
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char byte) { return (byte & 0xc0) != 0x80; }));
+}
+
+std::string_view colour_of(AccountState state) {
+  switch (state) {
+    case AccountState::ok:
+      return "\033[32m";
+    case AccountState::warn:
+      return "\033[33m";
+    case AccountState::outside:
+      return "\033[2m";
+    default:
+      return "\033[31m";
+  }
+}
+
+// used / limit; nearness to the limit.
+double fill(const AccountFigures& account) {
+  if (account.limit.is_unlimited()) return -1;
+  if (account.limit.count() == 0) return account.used.count() == 0 ? 1 : HUGE_VAL;
+  return static_cast<double>(account.used.count()) / static_cast<double>(account.limit.count());
+}
+
+std::string bar_of(const AccountFigures& account, TableStyle style) {
+  if (account.limit.is_unlimited()) return "";
+  const double share = std::min(fill(account), 1.0);
+  // Rounded down: a full bar means the limit is reached.
+  const auto filled = static_cast<size_t>(share * bar_cells);
+  std::string text;
+  for (size_t cell = 0; cell < bar_cells; ++cell) {
+    text += cell < filled ? (style.unicode ? "█" : "#") : (style.unicode ? "░" : "-");
+  }
+  return text;
+}
+
+std::string percent_of(const AccountFigures& account) {
+  if (account.limit.is_unlimited()) return "";
+  const double share = fill(account) * 100;
+  return share > 999 ? ">999 %" : fmt::format("{} %", static_cast<unsigned>(share));
+}
+
+Row row_of(const AccountFigures& account, TableStyle style) {
+  const uint64_t rate = account.growth_per_second;
+  return {escape_name(account.name),
+          format_size(account.used),
+          format_size(account.limit),
+          bar_of(account, style),
+          percent_of(account),
+          rate == 0 ? "-" : format_size(Bytes(rate)) + "/s",
+          account.seconds_to_full ? format_duration(*account.seconds_to_full) : "-",
+          std::string(to_string(account.state))};
+}
+
+constexpr bool is_figure(size_t column) { return column == used || column == limit || column == percent; }
+
+// The rows beneath a heading; figures are aligned to the right. The bar and the state are in the state's
+// colour.
+std::string table(const std::vector<const AccountFigures*>& accounts, TableStyle style) {
+  std::vector<Row> rows = {{"NAME", "USED", "LIMIT", "", "", "GROWTH", "TIME TO FULL", "STATE"}};
+  for (const AccountFigures* account : accounts) rows.push_back(row_of(*account, style));
+  std::array<size_t, columns> widths{};
+  for (const Row& row : rows) {
+    for (size_t i = 0; i < columns; ++i) widths[i] = std::max(widths[i], width(row[i]));
+  }
+  std::string text;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    std::string line;
+    for (size_t i = 0; i < columns; ++i) {
+      if (widths[i] == 0) continue;  // no account has a limit: no bar
+      const std::string padding(widths[i] - width(rows[r][i]), ' ');
+      const bool coloured = style.colour && r > 0 && (i == bar || i == state);
+      const std::string cell =
+          coloured ? fmt::format("{}{}{}", colour_of(accounts[r - 1]->state), rows[r][i], colour_off)
+                   : rows[r][i];
+      if (!line.empty()) line += "  ";
+      line += is_figure(i) ? padding + cell : cell + (i == state ? "" : padding);
+    }
+    text += line + "\n";
+  }
+  return text;
+}
+
+std::string host_line(const HostFigures& host) {
+  std::string text = fmt::format("Host: {} free, of which {} are the reserve; used by all {}; ",
+                                 format_size(host.free), format_size(host.reserve), format_size(host.used));
+  if (host.overcommit.is_unlimited()) {
+    return text + "overcommit unlimited: what the VMs may still grow by is not bounded\n";
+  }
+  if (host.overcommit.count() > 0) {
+    return text + fmt::format("overcommit {}: the host may be full before the limits are met\n",
+                              format_size(host.overcommit));
+  }
+  return text + "overcommit 0: all limits fit\n";
+}
+
+std::string unlimited_line(const Snapshot& snapshot) {
+  std::string names;
+  for (const AccountFigures& account : snapshot.accounts) {
+    const bool limited = !account.limit.is_unlimited() || account.state == AccountState::outside;
+    if (limited || !is_vm_name(account.name)) continue;
+    names += (names.empty() ? "" : ", ") + escape_name(account.name);
+  }
+  if (names.empty()) return "";
+  return fmt::format("Without a limit: {} (limaquota set NAME SIZE)\n", names);
+}
+
+}  // namespace
+
+std::string format_duration(uint64_t seconds) {
+  const uint64_t minutes = seconds / 60, hours = minutes / 60, days = hours / 24;
+  if (seconds < 60) return fmt::format("{} s", seconds);
+  if (minutes < 60) return fmt::format("{} min", minutes);
+  if (hours < 24)
+    return minutes % 60 == 0 ? fmt::format("{} h", hours) : fmt::format("{} h {} min", hours, minutes % 60);
+  if (days <= 365) return fmt::format("{} day{}", days, days == 1 ? "" : "s");
+  return "over a year";
+}
+
+std::string status_table(const Snapshot& snapshot, TableStyle style) {
+  std::vector<const AccountFigures*> accounts;
+  for (const AccountFigures& account : snapshot.accounts) accounts.push_back(&account);
+  std::stable_sort(accounts.begin(), accounts.end(), [](const AccountFigures* a, const AccountFigures* b) {
+    const double fill_a = fill(*a), fill_b = fill(*b);
+    return fill_a != fill_b ? fill_a > fill_b : a->used > b->used;
+  });
+  return table(accounts, style) + "\n" + unlimited_line(snapshot) + host_line(snapshot.host);
+}
+
+std::string account_status(const AccountFigures& account, TableStyle style) {
+  std::string text = table({&account}, style);
+  for (const DiskFigures& disk : account.disks) {
+    text +=
+        fmt::format("disk {} ({}): {} allocated of {} virtual\n", escape_name(disk.name),
+                    escape_name(disk.format), format_size(disk.allocated), format_size(disk.virtual_size));
+  }
+  if (!account.limit.is_unlimited()) {
+    text += fmt::format("a disk may still take {}; disks stop at {}, control files at {}\n",
+                        format_size(account.writable), format_size(account.disk_line),
+                        format_size(account.limit));
+  }
+  if (account.state == AccountState::damaged) {
+    text += "its limit file cannot be read: the last good or the default limit holds; set the limit again\n";
+  }
+  if (account.loan) text += fmt::format("the limit includes a loan of {}\n", format_size(*account.loan));
+  text += fmt::format("peak since the mount: {}; refused: {} writes, {}\n", format_size(account.peak),
+                      account.refused_writes, format_size(Bytes(account.refused_bytes)));
+  return text;
+}
+
+}  // namespace limaquota

@@ -1,0 +1,25 @@
+// The table of `limaquota status`. Pure functions; thread safe.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "accounting/figures.hpp"
+
+namespace limaquota {
+
+struct TableStyle {
+  bool colour = false;   // ANSI colours
+  bool unicode = false;  // blocks in the bar; else # and -
+};
+
+// One row an account, nearest to its limit first, those without a limit last; beneath it the VMs without a
+// limit and the host. Names are escaped.
+std::string status_table(const Snapshot& snapshot, TableStyle style);
+// One account: its row, then its disks and what was refused.
+std::string account_status(const AccountFigures& account, TableStyle style);
+
+// "45 s", "12 min", "3 h 20 min", "4 days", "over a year".
+std::string format_duration(uint64_t seconds);
+
+}  // namespace limaquota

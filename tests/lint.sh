@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# lint.sh format: clang-format on every source, changing nothing.
+# lint.sh tidy BUILD: clang-tidy on the sources that changed since the last common commit with the main branch (on it:
+# since the last commit), or on all where there is none. BUILD holds compile_commands.json.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+sources() { git ls-files -co --exclude-standard -- '*.cpp' '*.hpp' | while read -r f; do [ ! -f "$f" ] || echo "$f"; done; }
+
+changed_since() {
+  { git diff --name-only "$1"; git ls-files -o --exclude-standard; } | sort -u | grep -E '\.[ch]pp$' || true
+}
+
+# A changed header is checked through the sources that include it.
+changed_sources() {
+  local base file
+  base=$(git merge-base HEAD origin/HEAD 2>/dev/null || true)
+  if [ -z "$base" ] || [ "$base" = "$(git rev-parse HEAD 2>/dev/null)" ]; then
+    base=$(git rev-parse --verify --quiet HEAD~ || true)
+  fi
+  if [ -z "$base" ]; then
+    sources | grep '\.cpp$'
+    return
+  fi
+  changed_since "$base" | while read -r file; do
+    case $file in
+      *.hpp) sources | grep '\.cpp$' | xargs grep -lF "\"$file\"" || true ;;
+      *) [ ! -f "$file" ] || echo "$file" ;;
+    esac
+  done | sort -u
+}
+
+case ${1:-} in
+  format) sources | xargs clang-format --dry-run -Werror ;;
+  tidy) changed_sources | xargs -r -P "$(nproc)" -n 1 clang-tidy --quiet -p "${2:?}" ;;
+  *) sed -n '2,4s/^# //p' "$0" >&2; exit 2 ;;
+esac

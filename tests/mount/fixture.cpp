@@ -1,0 +1,84 @@
+// Scratch directories, the watch for overshoot, and the fixture.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <stdexcept>
+
+#include "tests/mount/backings.hpp"
+#include "tests/mount/harness.hpp"
+
+namespace limaquota::mount_tests {
+
+bool as_root() { return ::geteuid() == 0; }
+
+bool slow_build() {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  return true;
+#else
+  return false;
+#endif
+}
+
+uint64_t environment_number(const char* name, uint64_t otherwise) {
+  const char* text = std::getenv(name);
+  return text == nullptr || *text == '\0' ? otherwise : std::strtoull(text, nullptr, 10);
+}
+
+Scratch::Scratch(const Filesystem& filesystem) {
+  static int count = 0;
+  const fs::path own =
+      user_directory_name() + std::string("/") + std::to_string(::getpid()) + "." + std::to_string(++count);
+  path_ = prepared_directory() / filesystem / own;
+  view_ = prepared_directory() / view_directory_name / filesystem / own;
+  fs::create_directory(path_);
+}
+
+Scratch::~Scratch() {
+  std::error_code error;
+  fs::remove_all(path_, error);
+  if (error) ADD_FAILURE() << "cannot remove " << path_ << ": " << error.message();
+}
+
+OvershootWatch::OvershootWatch(const MountedHome& home, std::string account)
+    : home_(home), account_(std::move(account)), thread_([this] { run(); }) {}
+
+OvershootWatch::~OvershootWatch() {
+  ending_ = true;
+  if (thread_.joinable()) thread_.join();
+}
+
+void OvershootWatch::run() {
+  while (!ending_) {
+    largest_ = std::max<uint64_t>(largest_, home_.du(account_));
+    ++samples_;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+uint64_t OvershootWatch::stop() {
+  ending_ = true;
+  if (thread_.joinable()) thread_.join();
+  largest_ = std::max<uint64_t>(largest_, home_.du(account_));
+  home_.sync_backing();
+  return largest_ = std::max<uint64_t>(largest_, home_.du(account_));
+}
+
+void MountTest::SetUp() {
+  const std::string why = why_not_prepared(GetParam());
+  if (!why.empty()) GTEST_SKIP() << why;
+  scratch_ = std::make_unique<Scratch>(GetParam());
+  fs::create_directory(scratch_->path() / "home");
+  prepare(scratch_->path() / "home");
+  home_ = std::make_unique<MountedHome>(*scratch_, setup());
+}
+
+void MountTest::TearDown() {
+  if (home_ != nullptr) home_->finish();
+  home_.reset();
+  scratch_.reset();
+}
+
+}  // namespace limaquota::mount_tests

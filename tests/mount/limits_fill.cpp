@@ -1,0 +1,77 @@
+#include "tests/mount/limits_fill.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <numeric>
+#include <ostream>
+#include <random>
+
+namespace limaquota::mount_tests {
+namespace {
+
+// Appends until not even one block is taken.
+uint64_t append_until_refused(const Fd& fd, uint64_t block) {
+  uint64_t appended = 0;
+  for (const uint64_t piece : {256 * KiB, 16 * KiB, block}) {
+    struct stat st {};
+    if (::fstat(fd.get(), &st) != 0) return appended;
+    appended += write_range(fd.get(), static_cast<uint64_t>(st.st_size), 16 * GiB, piece).bytes;
+  }
+  return appended;
+}
+
+}  // namespace
+
+uint64_t fill_up(MountedHome& home, const std::string& account, const fs::path& file, uint64_t block) {
+  const Fd fd = open_file(file, O_RDWR | O_CREAT);
+  uint64_t appended = 0;
+  // What the first rounds reserve for late metadata is given back after fsync, and fits some more.
+  for (int round = 0; round < 30; ++round) {
+    const uint64_t now = append_until_refused(fd, block);
+    appended += now;
+    if (now == 0 && home.figure(account, "reserved") == 0) break;
+    ::fsync(fd.get());
+    if (!eventually([&] { return home.figure(account, "reserved") == 0; }, 0.5) && now == 0) break;
+  }
+  return appended;
+}
+
+void fill_account(MountedHome& home, const std::string& vm, uint64_t block) {
+  fill_up(home, vm, home.mount() / vm / "disk", block);
+  fill_up(home, vm, home.mount() / vm / "log", block);
+}
+
+uint64_t disk_line(const MountedHome& home, const std::string& vm) {
+  struct statvfs st {};
+  EXPECT_EQ(::statvfs((home.mount() / vm).c_str(), &st), 0);
+  return st.f_blocks * st.f_frsize;
+}
+
+int sync_file(const fs::path& file) {
+  const Fd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  return errno_of(fd ? ::fsync(fd.get()) : -1);
+}
+
+FileState state_of(const fs::path& file) {
+  struct stat st {};
+  EXPECT_EQ(::lstat(file.c_str(), &st), 0) << file;
+  return {static_cast<uint64_t>(st.st_size), static_cast<uint64_t>(st.st_blocks) * 512,
+          st.st_mtim.tv_sec * 1'000'000'000 + st.st_mtim.tv_nsec};
+}
+
+void PrintTo(const FileState& state, std::ostream* out) {
+  *out << "size " << state.size << " allocated " << state.allocated << " modified " << state.modified_ns;
+}
+
+std::vector<uint64_t> shuffled(uint64_t count, uint64_t seed) {
+  std::vector<uint64_t> order(count);
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), std::mt19937_64(seed));
+  return order;
+}
+
+}  // namespace limaquota::mount_tests

@@ -1,0 +1,109 @@
+// Filesystems that allocate in units larger than a block: huge pages of tmpfs, clusters of a bigalloc ext4,
+// extent size hints of XFS. The limit is as hard there.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/mount/limits_fill.hpp"
+
+namespace limaquota::mount_tests {
+namespace {
+
+constexpr uint64_t limit = 48 * MiB;
+
+// On "tmpfs" and "ext4" the home is a filesystem of its own, which root mounts; on "xfs" the home's files
+// inherit a hint.
+class LargeUnitTest : public MountTest {
+ protected:
+  void SetUp() override {
+    if (GetParam() != "xfs" && !as_root()) GTEST_SKIP() << "only root can mount " << GetParam() << " so";
+    MountTest::SetUp();
+    if (!home_) return;
+    vm_ = home().make_vm("vm");
+    home().set_limit("vm", "limit 48MiB\ncontrol_reserve 4MiB\n");
+  }
+  void prepare(const fs::path& path) override {
+    if (filesystem() == "xfs") return set_hint(path);
+    const std::string options =
+        filesystem() == "tmpfs" ? "-t tmpfs -o huge=always,size=2g tmpfs" : make_bigalloc();
+    ASSERT_EQ(run("mount " + options + " " + quoted(path)).status, 0);
+    ASSERT_EQ(::mount(path.c_str(), (scratch_->view() / "home").c_str(), nullptr, MS_BIND, nullptr), 0);
+  }
+  void TearDown() override {
+    if (!home_) return MountTest::TearDown();
+    home().finish();
+    home_.reset();
+    if (filesystem() != "xfs") {
+      EXPECT_EQ(errno_of(::umount2((scratch_->view() / "home").c_str(), MNT_DETACH)), 0);
+      EXPECT_EQ(errno_of(::umount2((scratch_->path() / "home").c_str(), MNT_DETACH)), 0);
+    }
+    scratch_.reset();
+  }
+
+  std::string make_bigalloc() {
+    const fs::path image = scratch_->path() / "image";
+    const Fd fd = create_file(image);
+    EXPECT_EQ(::ftruncate(fd.get(), static_cast<off_t>(GiB + GiB / 2)), 0);
+    EXPECT_EQ(run("mkfs.ext4 -q -F -O bigalloc -C 65536 " + quoted(image)).status, 0);
+    return "-o loop " + quoted(image);
+  }
+  static void set_hint(const fs::path& directory) {
+    const Fd fd = open_file(directory, O_RDONLY | O_DIRECTORY);
+    fsxattr attributes{};
+    ASSERT_EQ(errno_of(::ioctl(fd.get(), FS_IOC_FSGETXATTR, &attributes)), 0);
+    attributes.fsx_xflags |= FS_XFLAG_EXTSZINHERIT;
+    attributes.fsx_extsize = MiB;
+    ASSERT_EQ(errno_of(::ioctl(fd.get(), FS_IOC_FSSETXATTR, &attributes)), 0);
+  }
+
+  fs::path vm_;
+};
+
+TEST_P(LargeUnitTest, ScatteredSmallWritesStayWithinTheLimit) {
+  OvershootWatch watch(home(), "vm");
+  const Fd disk = create_file(vm_ / "disk");
+  ASSERT_EQ(::ftruncate(disk.get(), static_cast<off_t>(10 * GiB)), 0);
+  EXPECT_EQ(write_scattered(disk.get(), 0, 10 * GiB, 4 * KiB, 3 * MiB).error, ENOSPC);
+  EXPECT_EQ(::fsync(disk.get()), 0);
+  EXPECT_LE(watch.stop(), limit);
+}
+
+TEST_P(LargeUnitTest, SequentialWriterStaysWithinTheLimitAndComesNear) {
+  OvershootWatch watch(home(), "vm");
+  const Fd disk = create_file(vm_ / "disk");
+  const Written written = write_range(disk.get(), 0, 2 * limit);
+  EXPECT_EQ(written.error, ENOSPC);
+  EXPECT_EQ(::fsync(disk.get()), 0);
+  EXPECT_LE(watch.stop(), limit);
+  // Two units of the largest kind on top of the MiB.
+  EXPECT_GE(written.bytes + 5 * MiB, limit - 4 * MiB);
+}
+
+TEST_P(LargeUnitTest, ManySmallFilesStayWithinTheLimit) {
+  OvershootWatch watch(home(), "vm");
+  int error = 0;
+  for (int i = 0; i < 20000 && error == 0; ++i) {
+    error = write_text(vm_ / fmt::format("file{}", i), std::string(3 * KiB, 'x'));
+  }
+  EXPECT_EQ(error, ENOSPC);
+  EXPECT_LE(watch.stop(), limit);
+}
+
+TEST_P(LargeUnitTest, OverwritingAtTheLimitIsNotRefused) {
+  const Fd disk = create_file(vm_ / "disk");
+  ASSERT_EQ(write_range(disk.get(), 0, 8 * MiB).error, 0);
+  ASSERT_EQ(::fsync(disk.get()), 0);
+  fill_up(home(), "vm", vm_ / "iso", 4 * KiB);
+  fill_up(home(), "vm", vm_ / "log", 4 * KiB);
+  EXPECT_EQ(write_range(disk.get(), 0, 8 * MiB, 4 * KiB, 3).error, 0);
+  EXPECT_LE(home().du("vm"), limit);
+}
+
+LIMAQUOTA_ON(LargeUnitTest, "tmpfs", "ext4", "xfs");
+
+}  // namespace
+}  // namespace limaquota::mount_tests

@@ -1,0 +1,229 @@
+// The daemon's life: start, wait, unmount, and the checks at the end.
+#include <fcntl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <regex>
+#include <sstream>
+#include <stdexcept>
+
+#include "tests/mount/harness.hpp"
+
+namespace limaquota::mount_tests {
+
+namespace {
+
+double patience() { return slow_build() ? 120 : 30; }
+
+// In the child between fork and exec: stdin from nowhere, stdout and stderr appended to the log.
+[[noreturn]] void become_daemon(const std::vector<std::string>& words, const fs::path& log) {
+  const int in = ::open("/dev/null", O_RDONLY);
+  const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+  ::dup2(in, 0);
+  ::dup2(out, 1);
+  ::dup2(out, 2);
+  ::close(in);
+  ::close(out);
+  std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
+  for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
+  arguments.push_back(nullptr);
+  ::execv(arguments[0], arguments.data());
+  ::_exit(127);
+}
+
+std::vector<std::string> mount_words(const fs::path& source, const fs::path& mountpoint,
+                                     const std::vector<std::string>& options) {
+  std::vector<std::string> words = {limaquota_binary(), "mount", "-f"};
+  for (const std::string& option : options) words.insert(words.end(), {"-o", option});
+  if (source != mountpoint) words.push_back(source);
+  words.push_back(mountpoint);
+  return words;
+}
+
+}  // namespace
+
+fs::path limaquota_binary() {
+  const char* binary = std::getenv("LIMAQUOTA_BINARY");
+  return binary != nullptr ? fs::path(binary)
+                           : fs::read_symlink("/proc/self/exe").parent_path() / "limaquota";
+}
+
+std::string mount_command(const fs::path& source, const fs::path& mountpoint,
+                          const std::vector<std::string>& options) {
+  std::string command;
+  for (const std::string& word : mount_words(source, mountpoint, options))
+    command += quoted(fs::path(word)) + " ";
+  return command;
+}
+
+MountedHome::MountedHome(Scratch& scratch, const MountSetup& setup)
+    : scratch_(scratch),
+      setup_(setup),
+      backing_(scratch.view() / "home"),
+      log_(scratch.path() / "daemon.log") {
+  start();
+}
+
+MountedHome::~MountedHome() {
+  if (daemon_ > 0) {
+    ::kill(daemon_, SIGKILL);
+    (void)wait_for_daemon();
+  }
+  detach();
+}
+
+// Takes away a mount whose daemon has gone.
+void MountedHome::detach() {
+  if (!is_mounted()) return;
+  if (as_root())
+    (void)::umount2(mount_.c_str(), MNT_DETACH);
+  else
+    (void)run("fusermount3 -u -z " + quoted(mount_));
+}
+
+void MountedHome::start() {
+  const fs::path home = scratch_.path() / "home";
+  mount_ = setup_.in_place ? home : scratch_.path() / "mnt";
+  if (!setup_.in_place) fs::create_directories(mount_);
+  const std::vector<std::string> words = mount_words(home, mount_, setup_.options);
+  daemon_ = ::fork();
+  if (daemon_ == 0) become_daemon(words, log_);
+  if (daemon_ < 0) throw std::runtime_error("fork failed");
+  const bool answers = eventually(
+      [this] {
+        if (::waitpid(daemon_, nullptr, WNOHANG) == daemon_) daemon_ = -1;
+        return daemon_ < 0 || ::access((mount_ / ".usage" / "_host").c_str(), R_OK) == 0;
+      },
+      patience());
+  if (daemon_ < 0 || !answers) throw std::runtime_error("the mount does not answer; its log:\n" + log());
+  descriptors_at_start_ = backing_descriptors();
+}
+
+std::string MountedHome::log() const {
+  std::ostringstream text;
+  text << std::ifstream(log_).rdbuf();
+  return text.str();
+}
+
+bool MountedHome::is_mounted() const {
+  std::ifstream mounts("/proc/self/mounts");
+  for (std::string line; std::getline(mounts, line);) {
+    std::istringstream words(line);
+    std::string source, place;
+    words >> source >> place;
+    // Only fuse: the home that is covered in place lies on the backing's own mount.
+    if (place == mount_.string() && line.find(" fuse") != std::string::npos) return true;
+  }
+  return false;
+}
+
+int MountedHome::wait_for_daemon() {
+  int status = 0;
+  const bool ended = eventually([&] { return ::waitpid(daemon_, &status, WNOHANG) != 0; }, patience());
+  if (!ended) {
+    ADD_FAILURE() << "the daemon does not end; its log:\n" << log();
+    ::kill(daemon_, SIGKILL);
+    ::waitpid(daemon_, &status, 0);
+  }
+  daemon_ = -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int MountedHome::unmount() {
+  if (daemon_ < 0) {
+    detach();
+    return 0;
+  }
+  std::string why;
+  const bool unmounted = eventually(
+      [&] {
+        if (!is_mounted()) return true;
+        if (as_root()) {
+          if (::umount2(mount_.c_str(), UMOUNT_NOFOLLOW) == 0) return true;
+          why = std::strerror(errno);
+          return false;
+        }
+        const CommandResult result = run("fusermount3 -u " + quoted(mount_));
+        why = result.output;
+        return result.status == 0;
+      },
+      5);
+  if (!unmounted) {
+    ADD_FAILURE() << "cannot unmount " << mount_ << ": " << why;
+    ::kill(daemon_, SIGKILL);
+  }
+  const int status = wait_for_daemon();
+  EXPECT_FALSE(is_mounted());
+  return status;
+}
+
+int MountedHome::end_with_signal(int signal) {
+  EXPECT_EQ(errno_of(::kill(daemon_, signal)), 0);
+  return wait_for_daemon();
+}
+
+void MountedHome::remount() { remount(setup_); }
+
+void MountedHome::remount(const MountSetup& setup) {
+  EXPECT_EQ(unmount(), 0);
+  setup_ = setup;
+  start();
+}
+
+// Descriptors of the daemon that point to files. As root the kernel is told to forget the inodes that nobody
+// uses, so that all but the mount's own must go; without that right the table of inodes may stay, and only
+// what is really open counts.
+size_t MountedHome::backing_descriptors() const {
+  if (as_root()) std::ofstream("/proc/sys/vm/drop_caches") << "2\n";
+  const fs::path process = "/proc/" + std::to_string(daemon_);
+  size_t count = 0;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(process / "fd", error)) {
+    const std::string target = fs::read_symlink(entry.path(), error).string();
+    if (error || !target.starts_with("/") || target.starts_with("/dev/") || target == log_) continue;
+    std::ifstream info(process / "fdinfo" / entry.path().filename());
+    unsigned flags = 0;
+    for (std::string word; info >> word;)
+      if (word == "flags:") info >> std::oct >> flags;
+    if (as_root() || (flags & O_PATH) == 0) ++count;
+  }
+  return count;
+}
+
+void MountedHome::expect_no_leaked_descriptors() const {
+  if (eventually([this] { return backing_descriptors() <= descriptors_at_start_; }, 5)) return;
+  ADD_FAILURE() << backing_descriptors() << " descriptors are open in the backing, " << descriptors_at_start_
+                << " were at the start:\n"
+                << run("ls -l /proc/" + std::to_string(daemon_) + "/fd | grep -v /dev/ | head -20").output;
+}
+
+void MountedHome::expect_clean_log() const {
+  std::istringstream lines(log());
+  for (std::string line; std::getline(lines, line);) {
+    const bool expected =
+        std::any_of(expected_log_.begin(), expected_log_.end(),
+                    [&](const std::string& regex) { return std::regex_search(line, std::regex(regex)); });
+    EXPECT_TRUE(expected) << "in the daemon's log: " << line;
+  }
+}
+
+void MountedHome::finish() {
+  if (daemon_ > 0) {
+    expect_exact();
+    expect_no_leaked_descriptors();
+    EXPECT_EQ(unmount(), 0) << "the daemon's exit status";
+  }
+  EXPECT_FALSE(is_mounted());
+  expect_clean_log();
+}
+
+}  // namespace limaquota::mount_tests

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# run-suites.sh PRESET BUILD WORK: runs all suites of a build; tests/run.sh calls it as root in a mount and pid
+# namespace of its own. Appends a line "passed failed skipped" for each suite to WORK/counts.
+# The ordinary user of the tests is `nobody`, who need not be able to reach the sources: what he runs is copied to WORK.
+set -euo pipefail
+preset=$1 build=$2 work=$3
+here=$(cd "$(dirname "$0")" && pwd)
+shared=${LIMAQUOTA_SHARED:-$here/../../shared}
+nobody=65534
+bin=$work/$preset
+export LSAN_OPTIONS=${LSAN_OPTIONS:-} TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=0}
+
+# Counts what GoogleTest printed. A binary that died, or failed without naming a test, is one failure.
+count_gtest() {
+  local log=$1 status=$2 p f s
+  p=$(grep -cE '\[       OK \] .*\([0-9]+ ms\)$' "$log" || true)
+  f=$(grep -cE '\[  FAILED  \] .*\([0-9]+ ms\)$' "$log" || true)
+  s=$(grep -cE '\[  SKIPPED \] .*\([0-9]+ ms\)$' "$log" || true)
+  if [ "$status" -ne 0 ] && { [ "$f" -eq 0 ] || [ "$status" -gt 1 ]; }; then
+    f=$((f + 1))
+    echo "FAILED: the binary ended with status $status; its last test: $(grep '\[ RUN      \]' "$log" | tail -n 1)"
+  fi
+  echo "$p $f $s" >>"$work/counts"
+}
+
+# The names that GoogleTest lists, as a --gtest_filter of those that match the regular expression.
+gtest_filter() {
+  "$@" --gtest_list_tests 2>/dev/null | awk '
+    /^[^ ]/ { suite = $1; next }
+    /^  /   { print suite $1 }' | grep -E -e "$LIMAQUOTA_FILTER" | paste -sd: || true
+}
+
+# run_gtest NAME COMMAND...: shows every result; the rest of the output only of what failed.
+run_gtest() {
+  local name=$1 log=$work/gtest.log status=0 only
+  shift
+  local options=()
+  if [ -n "${LIMAQUOTA_FILTER:-}" ]; then
+    only=$(gtest_filter "$@")
+    [ -n "$only" ] || return 0
+    options+=("--gtest_filter=$only")
+  fi
+  printf '\n-- %s, %s\n' "$preset" "$name"
+  set +e
+  "$@" "${options[@]}" 2>&1 | tee "$log" | grep --line-buffered -vE '^\[( RUN      |-{10}|={10})\]|^Note: Google|^$'
+  status=${PIPESTATUS[0]}
+  set -e
+  count_gtest "$log" "$status"
+}
+
+# In this mount namespace only: an ordinary user may open /dev/fuse, as distributions have it.
+open_dev_fuse() {
+  [ "$(stat -c %a /dev/fuse)" != 666 ] || return 0
+  mkdir -p "$work/dev"
+  mount -t tmpfs -o mode=755 tmpfs "$work/dev"
+  mknod -m 666 "$work/dev/fuse" c 10 229
+  mount --bind "$work/dev/fuse" /dev/fuse
+}
+
+run_vm_tests() {
+  local log=$work/vm.log status=0 line
+  if [ -n "${LIMAQUOTA_FILTER:-}" ]; then return 0; fi
+  printf '\n-- %s, a real QEMU\n' "$preset"
+  mkdir -p "$work/vm"
+  set +e
+  python3 "$here/vm/run.py" "$build/limaquota" "$work/vm" 2>&1 | tee "$log"
+  status=${PIPESTATUS[0]}
+  set -e
+  line=$(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$log" | tail -n 1)
+  if [ -z "$line" ]; then line="0 1 0"; fi
+  if [ "$status" -ne 0 ] && [[ $line =~ ^[0-9]+\ 0\  ]]; then line="0 1 0"; fi
+  echo "$line" >>"$work/counts"
+}
+
+open_dev_fuse
+install -d -m 755 "$bin"
+install -m 755 "$build/limaquota" "$build/mount_tests" "$bin"
+if [ -f "$shared/checks/lima_ops.py" ]; then install -m 755 "$shared/checks/lima_ops.py" "$bin"; fi
+
+for binary in "$build"/*_tests; do
+  case ${binary##*/} in
+    mount_tests) ;;
+    *) run_gtest "${binary##*/}" "$binary" ;;
+  esac
+done
+
+mkdir -p "$work/backings"
+"$bin/mount_tests" --prepare "$work/backings"
+export LIMAQUOTA_TEST_DIR=$work/backings LIMAQUOTA_BINARY=$bin/limaquota LIMAQUOTA_LIMA_OPS=$bin/lima_ops.py
+# A million operations over five filesystems and two users.
+if [ "${LIMAQUOTA_NIGHTLY:-no}" = yes ]; then export LIMAQUOTA_RANDOM_OPERATIONS=${LIMAQUOTA_RANDOM_OPERATIONS:-250000}; fi
+run_gtest "mounted by root" "$bin/mount_tests"
+run_gtest "mounted by an ordinary user" \
+  setpriv --reuid $nobody --regid $nobody --clear-groups env HOME=/nonexistent "$bin/mount_tests"
+run_vm_tests
