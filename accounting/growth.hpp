@@ -13,8 +13,8 @@ class Growth {
  public:
   // `used` now, `seconds` after the last call. A clock that did not move, or jumped, teaches nothing.
   void tick(Bytes used, double seconds) {
-    if (!(seconds > 0) || seconds > 3600) {
-      last_ = used;
+    if (!started_ || !(seconds > 0) || seconds > 3600) {
+      start(used);
       return;
     }
     const double grown = static_cast<double>(minus_or_zero(used, last_).count());
@@ -23,12 +23,17 @@ class Growth {
     if (rate_ < 1) rate_ = 0;
     last_ = used;
   }
-  void start(Bytes used) { last_ = used; }
+  // What is there already is no growth.
+  void start(Bytes used) {
+    last_ = used;
+    started_ = true;
+  }
   uint64_t bytes_per_second() const { return static_cast<uint64_t>(rate_); }
 
  private:
   static constexpr double time_constant = 5;  // seconds: a build's burst shows at once, and is forgotten in half a minute
   Bytes last_;
+  bool started_ = false;
   double rate_ = 0;
 };
 

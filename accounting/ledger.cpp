@@ -19,6 +19,8 @@ struct Ledger::Account {
   // Own figures; `attached` adds those of the disks charged to this account.
   Bytes own_used, own_in_flight, own_slack;
   Bytes attached_used, attached_in_flight, attached_slack;
+  std::vector<uint64_t> disks;       // inodes of its disk records
+  std::vector<AccountId> attached;   // the accounts charged to this one
   Bytes peak;
   Bytes planned_virtual;
   uint64_t refused_writes = 0;
@@ -154,6 +156,7 @@ void Ledger::charge_to(AccountId disk, std::optional<AccountId> vm) {
     old.attached_used -= d.own_used;
     old.attached_in_flight -= d.own_in_flight;
     old.attached_slack -= d.own_slack;
+    std::erase(old.attached, disk);
   }
   d.charged_to = vm;
   if (vm) {
@@ -161,6 +164,7 @@ void Ledger::charge_to(AccountId disk, std::optional<AccountId> vm) {
     now.attached_used += d.own_used;
     now.attached_in_flight += d.own_in_flight;
     now.attached_slack += d.own_slack;
+    now.attached.push_back(disk);
     now.peak = std::max(now.peak, now.used());
     now.growth.start(now.used());
   }
@@ -320,12 +324,21 @@ void Ledger::move(AccountId from, AccountId to, Bytes charge, Bytes slack) {
 
 void Ledger::put_disk(uint64_t inode, const DiskRecord& record) {
   const std::lock_guard lock(mutex_);
+  drop_disk_locked(inode);
   disks_[inode] = record;
+  at(record.account).disks.push_back(inode);
+}
+
+void Ledger::drop_disk_locked(uint64_t inode) {
+  const auto found = disks_.find(inode);
+  if (found == disks_.end()) return;
+  std::erase(at(found->second.account).disks, inode);
+  disks_.erase(found);
 }
 
 void Ledger::drop_disk(uint64_t inode) {
   const std::lock_guard lock(mutex_);
-  disks_.erase(inode);
+  drop_disk_locked(inode);
 }
 
 void Ledger::set_disk_header(uint64_t inode, const ImageHeader& header) {
@@ -373,14 +386,16 @@ AccountFigures Ledger::figures_locked(const Account& account, Bytes host_free) c
   if (f.growth_per_second > 0 && !f.writable.is_unlimited()) {
     f.seconds_to_full = f.writable.count() / f.growth_per_second;
   }
-  for (const auto& [inode, disk] : disks_) {
-    const Account& owner = at(disk.account);
-    if (&owner != &account && owner.charged_to != account.id) continue;
-    const bool own = &owner == &account;
-    f.disks.push_back({own ? disk.name : owner.name + "/" + disk.name, std::string(to_string(disk.header.format)),
-                       disk.allocated, disk.header.virtual_size});
-    f.virtual_size = plus_or_unlimited(f.virtual_size, disk.header.virtual_size);
-  }
+  const auto add_disks = [&](const Account& owner) {
+    for (const uint64_t inode : owner.disks) {
+      const DiskRecord& disk = disks_.at(inode);
+      f.disks.push_back({&owner == &account ? disk.name : owner.name + "/" + disk.name,
+                         std::string(to_string(disk.header.format)), disk.allocated, disk.header.virtual_size});
+      f.virtual_size = plus_or_unlimited(f.virtual_size, disk.header.virtual_size);
+    }
+  };
+  add_disks(account);
+  for (const AccountId id : account.attached) add_disks(at(id));
   std::sort(f.disks.begin(), f.disks.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   if (f.disks.empty()) f.virtual_size = account.planned_virtual;
 

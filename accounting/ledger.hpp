@@ -171,6 +171,7 @@ class Ledger {
   Bytes host_room(const HostSample& host, Line line) const;
   void give_back(const Claims& claims);
   void apply_locked(const Change& change);
+  void drop_disk_locked(uint64_t inode);
   AccountFigures figures_locked(const Account& account, Bytes host_free) const;
   HostFigures host_locked(Bytes host_free) const;
   void changed();
