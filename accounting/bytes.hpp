@@ -18,13 +18,16 @@ class Bytes {
   constexpr explicit Bytes(uint64_t value) : value_(value) {}
   static constexpr Bytes unlimited() { return Bytes(std::numeric_limits<uint64_t>::max()); }
   // st_blocks counts units of 512 bytes, whatever the filesystem's block.
-  static constexpr Bytes of_st_blocks(int64_t st_blocks) { return Bytes(static_cast<uint64_t>(st_blocks) * 512); }
+  static constexpr Bytes of_st_blocks(int64_t st_blocks) {
+    return Bytes(static_cast<uint64_t>(st_blocks) * 512);
+  }
 
   constexpr uint64_t count() const { return value_; }
   constexpr bool is_unlimited() const { return value_ == std::numeric_limits<uint64_t>::max(); }
 
   constexpr Bytes& operator+=(Bytes other) {
-    if (__builtin_add_overflow(value_, other.value_, &value_)) throw std::overflow_error("bytes: sum too large");
+    if (__builtin_add_overflow(value_, other.value_, &value_))
+      throw std::overflow_error("bytes: sum too large");
     return *this;
   }
   constexpr Bytes& operator-=(Bytes other) {
@@ -39,7 +42,8 @@ class Bytes {
     if (__builtin_mul_overflow(a.value_, n, &product)) throw std::overflow_error("bytes: product too large");
     return Bytes(product);
   }
-  friend constexpr auto operator<=>(Bytes, Bytes) = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14's own error
+  friend constexpr auto operator<=>(Bytes, Bytes) =
+      default;  // NOLINT(modernize-use-nullptr): clang-tidy 14's own error
 
  private:
   uint64_t value_ = 0;

@@ -28,8 +28,8 @@ struct DiskFigures {
 };
 
 struct AccountFigures {
-  std::string name;  // "<vm>", "_disks/<name>" or "_shared": the path below .usage
-  Bytes limit = Bytes::unlimited();      // loan included
+  std::string name;                  // "<vm>", "_disks/<name>" or "_shared": the path below .usage
+  Bytes limit = Bytes::unlimited();  // loan included
   Bytes used;
   Bytes reserved;
   Bytes available = Bytes::unlimited();  // limit - used - reserved, at least 0; unlimited where limit is
@@ -39,21 +39,22 @@ struct AccountFigures {
   AccountState state = AccountState::ok;
   uint64_t refused_writes = 0;
   uint64_t refused_bytes = 0;
-  uint64_t growth_per_second = 0;               // bytes
-  std::optional<uint64_t> seconds_to_full;      // none: `max`
-  Bytes disk_line = Bytes::unlimited();         // limit - control reserve
-  std::optional<Bytes> loan;                    // while one is in force
-  bool has_limit_file = false;                  // else the default applies
-  std::optional<std::string> charged_to;        // the VM that an attached disk is charged to
+  uint64_t growth_per_second = 0;           // bytes
+  std::optional<uint64_t> seconds_to_full;  // none: `max`
+  Bytes disk_line = Bytes::unlimited();     // limit - control reserve
+  std::optional<Bytes> loan;                // while one is in force
+  bool has_limit_file = false;              // else the default applies
+  std::optional<std::string> charged_to;    // the VM that an attached disk is charged to
   std::vector<DiskFigures> disks;
 };
 
 struct HostFigures {
-  Bytes free;        // f_bavail of the backing filesystem
-  Bytes reserve;     // the host reserve
-  Bytes used;        // by all accounts
-  Bytes limits;      // sum of all limits; unlimited if one is
-  Bytes worst_case;  // what all accounts may still grow by: sum of min(limit, virtual) - used, each at least 0
+  Bytes free;     // f_bavail of the backing filesystem
+  Bytes reserve;  // the host reserve
+  Bytes used;     // by all accounts
+  Bytes limits;   // sum of all limits; unlimited if one is
+  Bytes
+      worst_case;  // what all accounts may still grow by: sum of min(limit, virtual) - used, each at least 0
   Bytes overcommit;  // worst_case beyond free - reserve; 0 is safe
 };
 

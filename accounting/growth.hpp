@@ -1,4 +1,5 @@
-// How fast an account grows: an exponentially weighted mean of the growth seen each tick, shrinking counted as no growth.
+// How fast an account grows: an exponentially weighted mean of the growth seen each tick, shrinking counted
+// as no growth.
 #pragma once
 
 #include <cmath>
@@ -31,7 +32,8 @@ class Growth {
   uint64_t bytes_per_second() const { return static_cast<uint64_t>(rate_); }
 
  private:
-  static constexpr double time_constant = 5;  // seconds: a build's burst shows at once, and is forgotten in half a minute
+  static constexpr double time_constant =
+      5;  // seconds: a build's burst shows at once, and is forgotten in half a minute
   Bytes last_;
   bool started_ = false;
   double rate_ = 0;

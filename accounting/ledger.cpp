@@ -19,8 +19,8 @@ struct Ledger::Account {
   // Own figures; `attached` adds those of the disks charged to this account.
   Bytes own_used, own_in_flight, own_slack;
   Bytes attached_used, attached_in_flight, attached_slack;
-  std::vector<uint64_t> disks;       // inodes of its disk records
-  std::vector<AccountId> attached;   // the accounts charged to this one
+  std::vector<uint64_t> disks;      // inodes of its disk records
+  std::vector<AccountId> attached;  // the accounts charged to this one
   Bytes peak;
   Bytes planned_virtual;
   uint64_t refused_writes = 0;
@@ -228,7 +228,8 @@ std::optional<Reservation> Ledger::reserve(const Claims& claims, Line line, cons
       if (&payer(at(other.account)) == &account) wanted = plus_or_unlimited(wanted, other.bytes);
     }
     const Bytes limit = line_bytes(account, line);
-    const Bytes left = limit.is_unlimited() ? limit : minus_or_zero(limit, account.used() + account.reserved());
+    const Bytes left =
+        limit.is_unlimited() ? limit : minus_or_zero(limit, account.used() + account.reserved());
     if (wanted > left) {
       fits = false;
       by_host = false;
@@ -294,7 +295,8 @@ void Ledger::apply_locked(const Change& change) {
     pays.peak = std::max(pays.peak, pays.used());
   }
   if (change.disk != 0) {
-    if (const auto disk = disks_.find(change.disk); disk != disks_.end()) disk->second.allocated = change.charge_after;
+    if (const auto disk = disks_.find(change.disk); disk != disks_.end())
+      disk->second.allocated = change.charge_after;
   }
 }
 
@@ -390,7 +392,8 @@ AccountFigures Ledger::figures_locked(const Account& account, Bytes host_free) c
     for (const uint64_t inode : owner.disks) {
       const DiskRecord& disk = disks_.at(inode);
       f.disks.push_back({&owner == &account ? disk.name : owner.name + "/" + disk.name,
-                         std::string(to_string(disk.header.format)), disk.allocated, disk.header.virtual_size});
+                         std::string(to_string(disk.header.format)), disk.allocated,
+                         disk.header.virtual_size});
       f.virtual_size = plus_or_unlimited(f.virtual_size, disk.header.virtual_size);
     }
   };
@@ -440,7 +443,8 @@ HostFigures Ledger::host_locked(Bytes host_free) const {
     if (name != shared_account) host.limits = plus_or_unlimited(host.limits, limit);
     const auto found = virtual_sizes.find(id);
     const Bytes size = found != virtual_sizes.end() ? found->second : account.planned_virtual;
-    host.worst_case = plus_or_unlimited(host.worst_case, minus_or_zero(std::min(limit, size), account.used()));
+    host.worst_case =
+        plus_or_unlimited(host.worst_case, minus_or_zero(std::min(limit, size), account.used()));
   }
   host.overcommit = minus_or_zero(host.worst_case, minus_or_zero(host_free, host_reserve_));
   return host;

@@ -1,16 +1,16 @@
 // The ledger: accounts, what they use, and the reservations that keep them within their limits.
 //
-// Every figure of every account is guarded by one mutex, held for tens of nanoseconds and never across a system
-// call. So there is one truth: no moment in which used + reserved of an account is above its limit except as
-// design promise 1 allows, and a snapshot is consistent for free.
+// Every figure of every account is guarded by one mutex, held for tens of nanoseconds and never across a
+// system call. So there is one truth: no moment in which used + reserved of an account is above its limit
+// except as design promise 1 allows, and a snapshot is consistent for free.
 //
 //   used       bytes charged (st_blocks * 512 of every inode of the account, seen by fstat after each change)
 //   in flight  reserved for an operation that is under way
 //   slack      reserved for what the backing filesystem may still allocate for changes already made
 //   reserved = in flight + slack
 //
-// An attached disk's account (`_disks/<name>` with `in_use_by`) is *charged to* its VM: its figures are part of the
-// VM's, whose limit holds for both; its own limit rests.
+// An attached disk's account (`_disks/<name>` with `in_use_by`) is *charged to* its VM: its figures are part
+// of the VM's, whose limit holds for both; its own limit rests.
 //
 // Thread safety: every member function may be called from any thread.
 #pragma once
@@ -37,9 +37,9 @@ namespace limaquota {
 
 using AccountId = uint32_t;
 
-// Up to where a reservation may go. disk: the disk line and the host reserve. control: the limit less the hand
-// (blocks that only freeing may take) and a quarter of the host reserve. moving: the limit itself. exempt: only
-// the quarter of the host reserve.
+// Up to where a reservation may go. disk: the disk line and the host reserve. control: the limit less the
+// hand (blocks that only freeing may take) and a quarter of the host reserve. moving: the limit itself.
+// exempt: only the quarter of the host reserve.
 enum class Line : uint8_t { disk, control, moving, exempt };
 
 // The host's free bytes, and how much had been allocated through the ledger when they were read. What was
@@ -65,10 +65,10 @@ struct Change {
 
 // Why a reservation was not given.
 struct Refusal {
-  Bytes room;                // what the line leaves now for one more claim (the tightest account's)
+  Bytes room;                     // what the line leaves now for one more claim (the tightest account's)
   bool others_in_flight = false;  // operations under way may still give something back: wait_for_change
-  bool slack_held = false;   // settling may give something back
-  bool by_host = false;      // the host's reserve, not the budget
+  bool slack_held = false;        // settling may give something back
+  bool by_host = false;           // the host's reserve, not the budget
 };
 
 class Ledger;
@@ -123,7 +123,8 @@ class Ledger {
   void set_limits(AccountId account, const Limits& limits, bool from_file);
   void set_damaged(AccountId account, bool damaged);
   void set_outside(AccountId account, bool outside);
-  void set_virtual_fallback(AccountId account, Bytes planned);  // lima.yaml's disk, while there is no disk file
+  void set_virtual_fallback(AccountId account,
+                            Bytes planned);  // lima.yaml's disk, while there is no disk file
   // Charges `disk`'s account to `vm` (attach) or to itself again (nothing).
   void charge_to(AccountId disk, std::optional<AccountId> vm);
   // Wall clock in Unix seconds, from the one who ticks: loans end by it.
@@ -134,7 +135,8 @@ class Ledger {
   // --- reservations ---
   HostSample before_host_sample() const;  // then read the host's free bytes into `free`
   // Sets all claims aside or none.
-  std::optional<Reservation> reserve(const Claims& claims, Line line, const HostSample& host, Refusal* refusal);
+  std::optional<Reservation> reserve(const Claims& claims, Line line, const HostSample& host,
+                                     Refusal* refusal);
   // Blocks until any reservation ends or slack is given back, at most `milliseconds`.
   void wait_for_change(unsigned milliseconds);
   // Changes that need no reservation: frees, and figures seen at settling.
@@ -183,8 +185,8 @@ class Ledger {
   std::map<std::string, AccountId, std::less<>> by_name_;
   std::unordered_map<uint64_t, DiskRecord> disks_;
   Bytes host_reserve_ = default_host_reserve;
-  Bytes outstanding_;           // in flight + slack, over all accounts
-  uint64_t allocated_ = 0;      // bytes ever charged: see HostSample
+  Bytes outstanding_;       // in flight + slack, over all accounts
+  uint64_t allocated_ = 0;  // bytes ever charged: see HostSample
   int64_t now_ = 0;
   uint64_t changes_ = 0;
   unsigned waiters_ = 0;

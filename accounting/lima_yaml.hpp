@@ -8,8 +8,8 @@
 
 namespace limaquota {
 
-// The size in the top-level key `disk`; nothing where the text is no YAML mapping, has no such key, is over 1 MiB,
-// or the value is no size. Never throws. Thread safe.
+// The size in the top-level key `disk`; nothing where the text is no YAML mapping, has no such key, is over 1
+// MiB, or the value is no size. Never throws. Thread safe.
 std::optional<Bytes> lima_yaml_disk_size(std::string_view text);
 
 }  // namespace limaquota

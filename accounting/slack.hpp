@@ -5,8 +5,8 @@
 // leaf splits it, and both halves are half full: so e more extents need at most
 //     min(e, leaves there are) + e / (half a leaf's capacity) + one block a level
 // more blocks, whatever their order (each existing leaf may be full and split at once; every further split
-// needs half a leaf of insertions). Node blocks are one in a hundred leaves and lie in the per-level part and a
-// 2 % supplement. Formats: ext4 Documentation/filesystems/ext4/ifork.rst (12-byte entries, 12-byte header),
+// needs half a leaf of insertions). Node blocks are one in a hundred leaves and lie in the per-level part and
+// a 2 % supplement. Formats: ext4 Documentation/filesystems/ext4/ifork.rst (12-byte entries, 12-byte header),
 // XFS Filesystem Structure, chapter "Data Extents" (16-byte records, 72-byte header).
 #pragma once
 
@@ -19,8 +19,8 @@ namespace limaquota {
 
 // Of one backing filesystem. Thread safety: a value type.
 struct SlackModel {
-  uint64_t block = 4096;          // bytes of a metadata block
-  uint64_t leaf_capacity = 0;     // extents in a leaf; 0: this filesystem counts everything at once
+  uint64_t block = 4096;       // bytes of a metadata block
+  uint64_t leaf_capacity = 0;  // extents in a leaf; 0: this filesystem counts everything at once
   uint64_t levels = 5;
 
   static SlackModel ext4(uint64_t block) { return {block, (block - 12) / 12, 5}; }

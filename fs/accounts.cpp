@@ -69,8 +69,9 @@ void Accounts::closed(Role role, AccountId account) {
 }
 
 void Accounts::put_disk(NodeId id, AccountId account, std::string_view name, int fd, const struct stat& st) {
-  ledger_.put_disk(id, {account, std::string(name), read_image(backing_.sys(), fd, static_cast<uint64_t>(st.st_size)),
-                        Bytes::of_st_blocks(st.st_blocks)});
+  ledger_.put_disk(
+      id, {account, std::string(name), read_image(backing_.sys(), fd, static_cast<uint64_t>(st.st_size)),
+           Bytes::of_st_blocks(st.st_blocks)});
 }
 
 void Accounts::read_header(NodeId id, int fd, uint64_t size) {
@@ -78,8 +79,10 @@ void Accounts::read_header(NodeId id, int fd, uint64_t size) {
 }
 
 void Accounts::changed(Role parent, AccountId account, std::string_view name) {
-  const bool disks = parent == Role::root || parent == Role::disks || (parent == Role::disk && name == in_use_by);
-  const bool vm = parent == Role::root || (parent == Role::vm && (name == yaml_name || is_disk_file_name(name)));
+  const bool disks =
+      parent == Role::root || parent == Role::disks || (parent == Role::disk && name == in_use_by);
+  const bool vm =
+      parent == Role::root || (parent == Role::vm && (name == yaml_name || is_disk_file_name(name)));
   if (!disks && !vm) return;
   const std::lock_guard lock(refresh_mutex_);
   const auto home = backing_.sys().openat(backing_.root(), ".", O_RDONLY | O_DIRECTORY, 0);
@@ -100,7 +103,8 @@ bool Accounts::inside(const std::string& link, std::string_view directory) const
   namespace path = std::filesystem;
   for (const std::string& home : homes_) {
     const path::path target = (path::path(home) / directory / link).lexically_normal();
-    const auto [at, rest] = std::mismatch(path::path(home).begin(), path::path(home).end(), target.begin(), target.end());
+    const auto [at, rest] =
+        std::mismatch(path::path(home).begin(), path::path(home).end(), target.begin(), target.end());
     if (at == path::path(home).end()) return true;
   }
   return false;
@@ -108,7 +112,8 @@ bool Accounts::inside(const std::string& link, std::string_view directory) const
 
 void Accounts::refresh_disks(int home) {
   Sys& sys = backing_.sys();
-  const auto disks = sys.openat(home, std::string(disks_directory).c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+  const auto disks =
+      sys.openat(home, std::string(disks_directory).c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
   if (!disks) return;
   for (const std::string& name : read_names(sys, disks->get())) {
     const auto disk = ledger_.find(account_of_disk(name));
@@ -147,7 +152,8 @@ void Accounts::refresh_vm(int home, const std::string& name) {
     const std::string target = read_link(dir->get(), disk);
     if (!target.empty() && !inside(target, name)) outside(disk);
   }
-  const auto file = sys.openat(dir->get(), std::string(yaml_name).c_str(), O_RDONLY | O_NONBLOCK | O_NOFOLLOW, 0);
+  const auto file =
+      sys.openat(dir->get(), std::string(yaml_name).c_str(), O_RDONLY | O_NONBLOCK | O_NOFOLLOW, 0);
   const auto yaml_st = file ? sys.fstat(file->get()) : Result<struct stat>(file.error());
   if (!yaml_st || !S_ISREG(yaml_st->st_mode) || yaml_st->st_size > largest_yaml) return;
   std::string yaml(static_cast<size_t>(yaml_st->st_size), '\0');

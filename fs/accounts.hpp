@@ -1,4 +1,5 @@
-// From the tree to the ledger: which account an entry belongs to, which files are disks, which disks are attached.
+// From the tree to the ledger: which account an entry belongs to, which files are disks, which disks are
+// attached.
 #pragma once
 
 #include <functional>
@@ -17,13 +18,14 @@ namespace limaquota {
 // Thread safety: all functions may be called from any thread.
 class Accounts {
  public:
-  // `homes`: the absolute paths by which the Lima home is known (mount point and source, links resolved or not).
+  // `homes`: the absolute paths by which the Lima home is known (mount point and source, links resolved or
+  // not).
   Accounts(const Backing& backing, Ledger& ledger, LimitStore& limits, std::vector<std::string> homes);
 
   AccountId shared() const { return shared_; }
   static Role role_of_child(Role parent, std::string_view name, mode_t type);
-  // The account of an entry `name` of a directory in this role and account; opened, with its limits in force, when it
-  // is the directory of a VM or a disk.
+  // The account of an entry `name` of a directory in this role and account; opened, with its limits in force,
+  // when it is the directory of a VM or a disk.
   AccountId account_of_child(Role parent_role, AccountId parent, std::string_view name, mode_t type);
   static bool is_yaml(Role parent, std::string_view name);
   static bool is_disk(Role parent, std::string_view name, mode_t type);
@@ -38,8 +40,8 @@ class Accounts {
   // The header may have changed.
   void read_header(NodeId id, int fd, uint64_t size);
 
-  // Reads every `_disks/<name>/in_use_by` again, and every symlink that may lead a VM or a disk out of the tree, and
-  // `lima.yaml` of VMs without a disk.
+  // Reads every `_disks/<name>/in_use_by` again, and every symlink that may lead a VM or a disk out of the
+  // tree, and `lima.yaml` of VMs without a disk.
   void refresh();
   // The same for what a change of this entry, in a directory of this role and account, may have changed.
   void changed(Role parent, AccountId account, std::string_view name);

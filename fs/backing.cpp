@@ -16,8 +16,8 @@ namespace {
 
 constexpr long xfs_magic = 0x58465342;
 constexpr uint64_t huge_page = uint64_t{2} << 20;
-// XFS never preallocates more than its longest extent, 2^21 - 1 blocks (xfs_iomap_prealloc_size), and at least
-// the mount's allocsize, 64 KiB unless set.
+// XFS never preallocates more than its longest extent, 2^21 - 1 blocks (xfs_iomap_prealloc_size), and at
+// least the mount's allocsize, 64 KiB unless set.
 constexpr uint64_t xfs_longest_extent_blocks = (uint64_t{1} << 21) - 1;
 constexpr uint64_t xfs_default_allocsize = uint64_t{64} << 10;
 constexpr uint64_t xfs_default_cow_blocks = 32;  // XFS_DEFAULT_COWEXTSZ_HINT
@@ -38,8 +38,8 @@ std::string_view option_value(std::string_view options, std::string_view name) {
 // ext4's cluster, from sysfs; the block where there is none (no bigalloc).
 uint64_t ext4_cluster(const struct statfs& fs, uint64_t block) {
   // With bigalloc, free space is counted in whole clusters: the kernel scales block counts by the ratio,
-  // so all of them are multiples of it. The largest power of two that divides them bounds the cluster; a plain
-  // filesystem is told apart by its odd counts, and by 16 being the mkfs default ratio.
+  // so all of them are multiples of it. The largest power of two that divides them bounds the cluster; a
+  // plain filesystem is told apart by its odd counts, and by 16 being the mkfs default ratio.
   uint64_t all = static_cast<uint64_t>(fs.f_bfree) | static_cast<uint64_t>(fs.f_bavail);
   if (all == 0) return block;
   const uint64_t ratio = all & (~all + 1);
@@ -134,7 +134,8 @@ AllocationMap::Fill Backing::fill_from(int fd, bool* shared) const {
       const auto hole = sys_.lseek(fd, *data, SEEK_HOLE);
       if (!hole) return hole.error();
       if (static_cast<uint64_t>(*data) >= end) break;
-      sink(ByteRange{static_cast<uint64_t>(*data), static_cast<uint64_t>(*hole - *data)}.blocks(block_), BlockState::written);
+      sink(ByteRange{static_cast<uint64_t>(*data), static_cast<uint64_t>(*hole - *data)}.blocks(block_),
+           BlockState::written);
       at = static_cast<uint64_t>(*hole);
     }
     return {};

@@ -1,4 +1,5 @@
-// What is known of the backing filesystem from the moment of the mount: how it allocates, and how much is free.
+// What is known of the backing filesystem from the moment of the mount: how it allocates, and how much is
+// free.
 #pragma once
 
 #include "accounting/allocation_map.hpp"
@@ -15,8 +16,8 @@ enum class BackingKind { ext4, xfs, btrfs, tmpfs, other };
 // Immutable once made, so any thread may use it.
 class Backing {
  public:
-  // `root` is the directory that is covered, opened before the mount. `mount_options` are the filesystem's own, as in
-  // mountinfo.
+  // `root` is the directory that is covered, opened before the mount. `mount_options` are the filesystem's
+  // own, as in mountinfo.
   Backing(Sys& sys, Fd root, std::string_view mount_options);
 
   Sys& sys() const { return sys_; }
@@ -25,7 +26,9 @@ class Backing {
   BackingKind kind() const { return kind_; }
   const SlackModel& slack() const { return slack_; }
   uint64_t block() const { return block_; }  // bytes: what the allocation map counts in
-  uint64_t unit() const { return unit_; }    // bytes that one allocation takes at least (bigalloc cluster, huge page)
+  uint64_t unit() const {
+    return unit_;
+  }  // bytes that one allocation takes at least (bigalloc cluster, huge page)
   // Whether copy_file_range shares blocks here.
   bool can_share() const { return kind_ == BackingKind::xfs || kind_ == BackingKind::btrfs; }
   // Bytes that copy-on-write of one block may allocate in a file.
@@ -40,8 +43,8 @@ class Backing {
   // A sample for the ledger's check of the host reserve.
   HostSample host_sample(const Ledger& ledger) const;
 
-  // Reads extents into an allocation map: from FIEMAP, or from SEEK_DATA where there is none. Shared extents are
-  // left out, as holes; `*shared` is set when one was seen.
+  // Reads extents into an allocation map: from FIEMAP, or from SEEK_DATA where there is none. Shared extents
+  // are left out, as holes; `*shared` is set when one was seen.
   AllocationMap::Fill fill_from(int fd, bool* shared) const;
   // Whether a new name fits into the directory for sure without growing it (see the reasons inside).
   bool directory_has_room(int dir, size_t name_length) const;

@@ -13,12 +13,12 @@ struct Caller {
 };
 
 // Called once in every thread that serves: gives the thread an umask of its own and, as root, drops the
-// capabilities that would let it use root's reserve of the filesystem (CAP_SYS_RESOURCE) or keep set-id bits that a
-// write must clear (CAP_FSETID).
+// capabilities that would let it use root's reserve of the filesystem (CAP_SYS_RESOURCE) or keep set-id bits
+// that a write must clear (CAP_FSETID).
 void prepare_thread();
 
-// While it lives, the thread makes files as the caller would: its fsuid, fsgid, groups and umask. Access was checked by
-// the kernel already. Does nothing but the umask where the daemon is not root.
+// While it lives, the thread makes files as the caller would: its fsuid, fsgid, groups and umask. Access was
+// checked by the kernel already. Does nothing but the umask where the daemon is not root.
 class AsCaller {
  public:
   explicit AsCaller(const Caller& caller);
@@ -30,8 +30,8 @@ class AsCaller {
   bool switched_ = false;
 };
 
-// While it lives, the thread has CAP_FSETID, so that the backing filesystem keeps set-id bits: for a caller who has
-// it. Does nothing where `keep` is false or the daemon is not root.
+// While it lives, the thread has CAP_FSETID, so that the backing filesystem keeps set-id bits: for a caller
+// who has it. Does nothing where `keep` is false or the daemon is not root.
 class KeepSetId {
  public:
   explicit KeepSetId(bool keep);

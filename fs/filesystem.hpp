@@ -21,9 +21,10 @@
 namespace limaquota {
 
 struct FilesystemOptions {
-  std::string backing_options;     // the backing filesystem's own mount options
-  std::vector<std::string> homes;  // absolute paths of the Lima home: where it is mounted and where it is from
-  int refusal = ENOSPC;            // what is beyond a budget: ENOSPC or EDQUOT
+  std::string backing_options;  // the backing filesystem's own mount options
+  std::vector<std::string>
+      homes;             // absolute paths of the Lima home: where it is mounted and where it is from
+  int refusal = ENOSPC;  // what is beyond a budget: ENOSPC or EDQUOT
 };
 
 // Thread safety: the parts say it themselves; the constructor and destructor need the only thread.

@@ -1,5 +1,6 @@
-// Gates: how many threads an account may hold inside the backing filesystem. Beyond that its requests queue on the
-// account, not on a thread, so that one VM's slow fsyncs never keep another VM, `.usage` or a limit waiting.
+// Gates: how many threads an account may hold inside the backing filesystem. Beyond that its requests queue
+// on the account, not on a thread, so that one VM's slow fsyncs never keep another VM, `.usage` or a limit
+// waiting.
 #pragma once
 
 #include <deque>
@@ -18,8 +19,8 @@ class Gates {
   static constexpr unsigned most_inside = 8;
   using Request = std::vector<char>;
 
-  // Serves the request, and then whatever queued on the account meanwhile; or, where too many are inside, puts a copy
-  // into the queue and returns at once.
+  // Serves the request, and then whatever queued on the account meanwhile; or, where too many are inside,
+  // puts a copy into the queue and returns at once.
   template <class Serve>
   void pass(AccountId account, char* data, size_t size, Serve serve) {
     {

@@ -19,8 +19,8 @@
 
 namespace limaquota {
 
-// The backing inode number, with the index of the subvolume's st_dev above bit 48; the root is 1; virtual files have
-// bit 62. Never a pointer, so that another process can take over.
+// The backing inode number, with the index of the subvolume's st_dev above bit 48; the root is 1; virtual
+// files have bit 62. Never a pointer, so that another process can take over.
 using NodeId = uint64_t;
 inline constexpr NodeId root_node = 1;
 inline constexpr NodeId virtual_bit = NodeId{1} << 62;
@@ -45,15 +45,17 @@ class Relaxed {
     value_.store(other, std::memory_order_relaxed);
     return *this;
   }
-  operator T() const { return value_.load(std::memory_order_relaxed); }  // NOLINT(google-explicit-constructor)
+  operator T() const {
+    return value_.load(std::memory_order_relaxed);
+  }  // NOLINT(google-explicit-constructor)
 
  private:
   std::atomic<T> value_;
 };
 
 // The charge of one backing inode: what `used` of its account holds for it. Kept for every inode of the tree,
-// also for those the kernel has forgotten, so that a figure never drifts. Guarded by the inode's mutex where an
-// Inode exists, else by the table's.
+// also for those the kernel has forgotten, so that a figure never drifts. Guarded by the inode's mutex where
+// an Inode exists, else by the table's.
 struct Charge {
   Bytes bytes;
   Relaxed<AccountId> account;
@@ -73,7 +75,7 @@ struct Inode {
   Fd path;  // O_PATH; stays the same until the kernel has forgotten the inode
   uint32_t generation = 0;
   dev_t device = 0;
-  mode_t type = 0;  // S_IFMT part
+  mode_t type = 0;                  // S_IFMT part
   std::atomic<unsigned> opens{0};   // descriptors of open files
   std::atomic<bool> direct{false};  // how it is opened while opens > 0: direct I/O or through the page cache
   std::atomic<bool> listed{false};  // on the settle list, which keeps it in the table
@@ -91,8 +93,8 @@ struct Inode {
   AllocationMap map;
   bool hints_known = false;
   ExtentHints hints;
-  bool maybe_shared = false;        // has, or may have, shared extents
-  unsigned sharing = 0;             // copies under way that may share any block of it
+  bool maybe_shared = false;  // has, or may have, shared extents
+  unsigned sharing = 0;       // copies under way that may share any block of it
   bool preallocated_past_end = false;
   bool gone = false;  // no name is left
   bool dead = false;  // its charge was given back: `charge` must not be touched

@@ -10,7 +10,8 @@
 
 namespace limaquota {
 
-// Thread safety: all functions may be called from any thread; the mutex inside is never held over a system call.
+// Thread safety: all functions may be called from any thread; the mutex inside is never held over a system
+// call.
 class InodeTable {
  public:
   // The id for a backing inode. One id per (device, inode number).
@@ -21,8 +22,8 @@ class InodeTable {
   // Counts one more lookup of the inode, which is made from `o_path` when the kernel does not know it yet.
   // `charge` must be the table's for this id.
   InodePtr enter(NodeId id, Fd&& o_path, const std::function<void(Inode&)>& fill);
-  // The kernel forgets `count` lookups (0: it is off the settle list, or closed). Returns the inode when nobody needs
-  // it any more (the kernel, an open file, the settle list): it is out of the table then.
+  // The kernel forgets `count` lookups (0: it is off the settle list, or closed). Returns the inode when
+  // nobody needs it any more (the kernel, an open file, the settle list): it is out of the table then.
   InodePtr forget(NodeId id, uint64_t count);
 
   // Puts a charge in; false where there is one already.

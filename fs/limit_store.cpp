@@ -22,7 +22,8 @@ constexpr size_t largest_text = 4096;
 constexpr int64_t editor_seconds = 5;
 
 bool has_disk_prefix(std::string_view name) {
-  return name.starts_with(disks_directory) && name.size() > disks_directory.size() && name[disks_directory.size()] == '/';
+  return name.starts_with(disks_directory) && name.size() > disks_directory.size() &&
+         name[disks_directory.size()] == '/';
 }
 
 }  // namespace
@@ -72,7 +73,8 @@ void LimitStore::load_directory(int dir, std::string_view prefix) {
       }
       why = std::get<ParseError>(parsed).message;
     }
-    log_warning("limit file .quota/{} is damaged ({}): the default holds until it is written anew", escape_name(name), why);
+    log_warning("limit file .quota/{} is damaged ({}): the default holds until it is written anew",
+                escape_name(name), why);
     const std::lock_guard lock(mutex_);
     Entry& entry = entries_[name];
     entry.damaged = true;
@@ -83,10 +85,12 @@ void LimitStore::load_directory(int dir, std::string_view prefix) {
 
 void LimitStore::load() {
   Sys& sys = backing_.sys();
-  const auto top = sys.openat(backing_.root(), std::string(quota_directory).c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+  const auto top = sys.openat(backing_.root(), std::string(quota_directory).c_str(),
+                              O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
   if (!top) return;
   load_directory(top->get(), "");
-  const auto disks = sys.openat(top->get(), std::string(disks_directory).c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+  const auto disks =
+      sys.openat(top->get(), std::string(disks_directory).c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
   if (disks) load_directory(disks->get(), std::string(disks_directory) + "/");
   in_force(host_name);
 }
@@ -236,8 +240,8 @@ bool LimitStore::follow(std::string_view from, std::string_view to) {
     const auto dir = directory(from, &from_file, false);
     const auto to_dir = directory(to, &to_file, true);
     if (!dir || !to_dir) return false;
-    const auto moved =
-        backing_.sys().renameat2(dir->get(), from_file.c_str(), to_dir->get(), to_file.c_str(), RENAME_NOREPLACE);
+    const auto moved = backing_.sys().renameat2(dir->get(), from_file.c_str(), to_dir->get(), to_file.c_str(),
+                                                RENAME_NOREPLACE);
     if (!moved) {
       log_warning("the limit file of {} cannot follow to {}", escape_name(from), escape_name(to));
       return false;
@@ -262,7 +266,8 @@ Limits LimitStore::limits_of(std::string_view account, bool* from_file, bool* da
   *damaged = false;
   Limits limits;
   if (is_vm_name(account)) {
-    if (const auto found = entries_.find(default_name); found != entries_.end()) limits = found->second.limits;
+    if (const auto found = entries_.find(default_name); found != entries_.end())
+      limits = found->second.limits;
   }
   const auto found = entries_.find(account);
   if (found == entries_.end()) return limits;
@@ -286,7 +291,8 @@ void LimitStore::in_force(std::string_view name) {
     Bytes reserve = default_host_reserve;
     {
       const std::lock_guard lock(mutex_);
-      if (const auto found = entries_.find(host_name); found != entries_.end()) reserve = found->second.host_reserve;
+      if (const auto found = entries_.find(host_name); found != entries_.end())
+        reserve = found->second.host_reserve;
     }
     ledger_.set_host_reserve(reserve);
   } else if (name == default_name) {
@@ -319,7 +325,8 @@ void LimitStore::tick(int64_t now) {
       {
         const std::lock_guard texts(mutex_);
         const auto found = entries_.find(name);
-        if (found == entries_.end() || !found->second.limits.loan || found->second.limits.loan->until > now) continue;
+        if (found == entries_.end() || !found->second.limits.loan || found->second.limits.loan->until > now)
+          continue;
         limits = found->second.limits;
         limits.loan.reset();
         found->second.limits = limits;  // over, whether or not the file can be written now

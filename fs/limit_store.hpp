@@ -1,4 +1,5 @@
-// The limit files: the texts below `.quota`, kept at the same path in the backing tree, and what they put in force.
+// The limit files: the texts below `.quota`, kept at the same path in the backing tree, and what they put in
+// force.
 #pragma once
 
 #include <functional>
@@ -15,11 +16,11 @@
 
 namespace limaquota {
 
-// A limit file is named as the account it limits: "<vm>", "_disks/<name>", "_shared"; or "_default" (for VMs without a
-// file) or "_host".
+// A limit file is named as the account it limits: "<vm>", "_disks/<name>", "_shared"; or "_default" (for VMs
+// without a file) or "_host".
 //
-// Thread safety: all functions may be called from any thread. `files_mutex_` is held over the system calls that make
-// a change durable; `mutex_` guards the texts and is not, so reading never waits for the disk.
+// Thread safety: all functions may be called from any thread. `files_mutex_` is held over the system calls
+// that make a change durable; `mutex_` guards the texts and is not, so reading never waits for the disk.
 class LimitStore {
  public:
   LimitStore(const Backing& backing, Ledger& ledger) : backing_(backing), ledger_(ledger) {}
@@ -35,11 +36,11 @@ class LimitStore {
 
   // What the text would put in force, without doing so.
   std::optional<ParseError> check(std::string_view name, std::string_view text) const;
-  // Durable and in force when it returns. EINVAL for a text that does not parse: nothing has changed then. `by` is
-  // what the log says of a bad text.
+  // Durable and in force when it returns. EINVAL for a text that does not parse: nothing has changed then.
+  // `by` is what the log says of a bad text.
   Result<void> put(std::string_view name, std::string_view text);
-  // The file goes. Where `soon`, its limits stay in force for some seconds more: an editor that renames a file
-  // away and writes it anew must not leave a VM without a limit between.
+  // The file goes. Where `soon`, its limits stay in force for some seconds more: an editor that renames a
+  // file away and writes it anew must not leave a VM without a limit between.
   Result<void> remove(std::string_view name, bool soon = false);
   // The file of `from` becomes that of `to`, unless there is none or `to` has one. True where it did.
   bool follow(std::string_view from, std::string_view to);

@@ -18,7 +18,9 @@ void log_to_syslog() {
 
 void log_line(LogLevel level, std::string_view message) {
   if (to_syslog) {
-    const int priority = level == LogLevel::error ? LOG_ERR : level == LogLevel::warning ? LOG_WARNING : LOG_INFO;
+    const int priority = level == LogLevel::error     ? LOG_ERR
+                         : level == LogLevel::warning ? LOG_WARNING
+                                                      : LOG_INFO;
     syslog(priority, "%.*s", static_cast<int>(message.size()), message.data());
     return;
   }

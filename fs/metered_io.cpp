@@ -43,12 +43,14 @@ Claims MeteredIo::claims(const Inode& inode, Bytes bytes) const {
 
 Bytes MeteredIo::slack_due(const Inode& inode) const {
   if (!regular(inode)) return Bytes(0);
-  return backing_.slack().late(inode.unsettled + inode.unwritten, inode.extents_at_most) + inode.unknown_growth;
+  return backing_.slack().late(inode.unsettled + inode.unwritten, inode.extents_at_most) +
+         inode.unknown_growth;
 }
 
 Bytes MeteredIo::slack_growth(const Inode& inode, uint64_t extents) const {
   const Bytes then =
-      backing_.slack().late(inode.unsettled + inode.unwritten + extents, inode.extents_at_most) + inode.unknown_growth;
+      backing_.slack().late(inode.unsettled + inode.unwritten + extents, inode.extents_at_most) +
+      inode.unknown_growth;
   return minus_or_zero(then, inode.slack);
 }
 
@@ -122,7 +124,8 @@ bool MeteredIo::wait_for_others(const Refusal& refusal, Tried& tried) {
   return true;
 }
 
-bool MeteredIo::make_room(Inode& inode, const Refusal& refusal, Tried& tried, std::unique_lock<std::mutex>& lock) {
+bool MeteredIo::make_room(Inode& inode, const Refusal& refusal, Tried& tried,
+                          std::unique_lock<std::mutex>& lock) {
   if (!tried.own) {
     tried.own = true;
     if (inode.unsettled > 0 || inode.unknown_growth > Bytes(0) || backing_.kind() == BackingKind::xfs) {
@@ -195,7 +198,9 @@ Result<size_t> MeteredIo::write_granted(Inode& inode, int fd, const char* data, 
   auto written = backing_.sys().pwrite(fd, data, range.length, static_cast<off_t>(range.offset));
   const uint64_t got = written ? *written : 0;
   if (*extended && got < range.length) shorten_again(inode, fd, got == 0 ? 0 : range.offset + got);
-  if (got > 0) inode.map.set(ByteRange{range.offset, got}.blocks(backing_.block()), BlockState::written, steady_seconds());
+  if (got > 0)
+    inode.map.set(ByteRange{range.offset, got}.blocks(backing_.block()), BlockState::written,
+                  steady_seconds());
   return written;
 }
 
@@ -234,7 +239,8 @@ void MeteredIo::finish(Inode& inode, int fd, Reservation reservation, const Need
 void MeteredIo::changes_of(Inode& inode, Bytes charge_after, Bytes slack_after, Changes& changes) {
   NodeId disk = inode.charge.is_disk ? inode.id : 0;
   for (const AccountId account : accounts(inode)) {
-    changes.push_back({account, inode.charge.bytes, charge_after, inode.slack, slack_after, std::exchange(disk, 0)});
+    changes.push_back(
+        {account, inode.charge.bytes, charge_after, inode.slack, slack_after, std::exchange(disk, 0)});
   }
   inode.charge.bytes = charge_after;
   inode.slack = slack_after;

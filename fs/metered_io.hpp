@@ -1,9 +1,9 @@
-// Metered I/O: reserve, system call, commit. Every allocation in the tree happens in here, and the reservation is made
-// before the system call, so a limit is never exceeded, not for a moment.
+// Metered I/O: reserve, system call, commit. Every allocation in the tree happens in here, and the
+// reservation is made before the system call, so a limit is never exceeded, not for a moment.
 //
-// Two ways through a write. Far from every limit the whole range is reserved without a look at the map. Where that
-// does not fit, the allocation map says what the write needs exactly; where that does not fit either, slack is
-// settled, operations under way are waited for, and then as much is written as fits.
+// Two ways through a write. Far from every limit the whole range is reserved without a look at the map. Where
+// that does not fit, the allocation map says what the write needs exactly; where that does not fit either,
+// slack is settled, operations under way are waited for, and then as much is written as fits.
 #pragma once
 
 #include <initializer_list>
@@ -31,14 +31,15 @@ class MeteredIo {
   Result<size_t> write(Inode& inode, int fd, const char* data, size_t size, uint64_t offset);
   Result<void> fallocate(Inode& inode, int fd, int mode, uint64_t offset, uint64_t length);
   Result<void> truncate(Inode& inode, int fd, uint64_t size);
-  Result<size_t> copy(Inode& in, int in_fd, uint64_t in_offset, Inode& out, int out_fd, uint64_t out_offset, size_t size);
+  Result<size_t> copy(Inode& in, int in_fd, uint64_t in_offset, Inode& out, int out_fd, uint64_t out_offset,
+                      size_t size);
   Result<void> sync(Inode& inode, int fd, bool data_only);
 
   // --- names and attributes ---
   // Sets bytes aside for an operation on names or attributes. The caller holds no inode's mutex.
   Result<Reservation> reserve(const Claims& claims, Line line);
-  // Looks at the inodes, whose mutexes the caller holds, and commits what the operation did to them, with what it
-  // did to `others`, in one step.
+  // Looks at the inodes, whose mutexes the caller holds, and commits what the operation did to them, with
+  // what it did to `others`, in one step.
   using Changes = boost::container::small_vector<Change, 4>;
   void commit(Reservation reservation, std::initializer_list<Inode*> inodes, Changes& others);
   void commit(Reservation reservation, std::initializer_list<Inode*> inodes);
@@ -57,8 +58,8 @@ class MeteredIo {
 
  private:
   struct Need {
-    Bytes bytes;         // to reserve
-    uint64_t extents = 0;  // that may come of it
+    Bytes bytes;             // to reserve
+    uint64_t extents = 0;    // that may come of it
     uint64_t unwritten = 0;  // unwritten blocks that become written
     bool exact = false;      // from the map
   };
@@ -75,7 +76,8 @@ class MeteredIo {
   uint64_t unit_of(Inode& inode, int fd);
   Claims claims(const Inode& inode, Bytes bytes) const;
   // `lock` holds inode.mutex; it may be let go and taken again.
-  Result<Grant> admit(Inode& inode, int fd, ByteRange range, bool may_shorten, std::unique_lock<std::mutex>& lock);
+  Result<Grant> admit(Inode& inode, int fd, ByteRange range, bool may_shorten,
+                      std::unique_lock<std::mutex>& lock);
   Result<uint64_t> fitting(Inode& inode, int fd, ByteRange range, Bytes room);
   // What was tried already to make room for one operation.
   struct Tried {
@@ -86,8 +88,8 @@ class MeteredIo {
   bool make_room(Inode& inode, const Refusal& refusal, Tried& tried, std::unique_lock<std::mutex>& lock);
   Errno refused(const Claims& claims, Bytes bytes, const Refusal& refusal);
   bool wait_for_others(const Refusal& refusal, Tried& tried);
-  // XFS preallocates past the end of a file, but not inside: near the limit the file is made longer first. False where
-  // that is not needed.
+  // XFS preallocates past the end of a file, but not inside: near the limit the file is made longer first.
+  // False where that is not needed.
   Result<bool> extend_first(const Inode& inode, int fd, uint64_t end, bool exact);
   void shorten_again(const Inode& inode, int fd, uint64_t end);
   Result<size_t> write_granted(Inode& inode, int fd, const char* data, ByteRange range, bool exact);

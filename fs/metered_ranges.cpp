@@ -16,11 +16,12 @@ namespace {
 constexpr uint64_t piece_bytes = uint64_t{1} << 30;
 constexpr uint64_t copy_piece_bytes = uint64_t{64} << 20;
 
-// While a copy may be making blocks of its source shared, every write to the source reserves as if they were; after
-// it, the source's map is asked for again.
+// While a copy may be making blocks of its source shared, every write to the source reserves as if they were;
+// after it, the source's map is asked for again.
 class SharingSource {
  public:
-  SharingSource(Inode& inode, bool can_share, BlockRange blocks) : inode_(inode), can_share_(can_share), blocks_(blocks) {
+  SharingSource(Inode& inode, bool can_share, BlockRange blocks)
+      : inode_(inode), can_share_(can_share), blocks_(blocks) {
     if (!can_share_) return;
     const std::lock_guard lock(inode_.mutex);
     inode_.maybe_shared = true;
@@ -90,22 +91,24 @@ Result<void> MeteredIo::allocate(Inode& inode, int fd, int mode, ByteRange range
     becoming_unwritten.clear();
     uint64_t holes = 0;
     uint64_t unwritten = 0;
-    const auto read = inode.map.runs(blocks, backing_.fill_from(fd, &inode.maybe_shared),
-                                     [&](BlockRange run, BlockState state) {
-                                       if (state == BlockState::hole) holes += run.count;
-                                       if (state == BlockState::hole || (zero && state == BlockState::written)) {
-                                         becoming_unwritten.push_back(run);
-                                         unwritten += run.count;
-                                       }
-                                     });
+    const auto read = inode.map.runs(
+        blocks, backing_.fill_from(fd, &inode.maybe_shared), [&](BlockRange run, BlockState state) {
+          if (state == BlockState::hole) holes += run.count;
+          if (state == BlockState::hole || (zero && state == BlockState::written)) {
+            becoming_unwritten.push_back(run);
+            unwritten += run.count;
+          }
+        });
     if (!read) return read.error();
-    const uint64_t unit = inode.maybe_shared ? std::max(unit_of(inode, fd), backing_.cow_unit(inode.hints)) : unit_of(inode, fd);
+    const uint64_t unit = inode.maybe_shared ? std::max(unit_of(inode, fd), backing_.cow_unit(inode.hints))
+                                             : unit_of(inode, fd);
     need = Need{};
     need.extents = unwritten > 0 ? 2 : 0;
     need.bytes = Bytes(std::min(range.blocks(unit).count, holes) * unit);
     if (unwritten > 0) need.bytes += slack_growth(inode, unwritten + need.extents);
     if (need.bytes == Bytes(0)) break;
-    auto granted = ledger_.reserve(claims(inode, need.bytes), line(inode), backing_.host_sample(ledger_), &refusal);
+    auto granted =
+        ledger_.reserve(claims(inode, need.bytes), line(inode), backing_.host_sample(ledger_), &refusal);
     if (granted) {
       reservation = std::move(*granted);
       break;
@@ -120,7 +123,8 @@ Result<void> MeteredIo::allocate(Inode& inode, int fd, int mode, ByteRange range
   }
   if ((mode & FALLOC_FL_KEEP_SIZE) != 0 && range.end() > inode.size) inode.preallocated_past_end = true;
   if (result) {
-    const bool keeps_unwritten = backing_.kind() != BackingKind::btrfs && backing_.kind() != BackingKind::tmpfs;
+    const bool keeps_unwritten =
+        backing_.kind() != BackingKind::btrfs && backing_.kind() != BackingKind::tmpfs;
     for (const BlockRange run : becoming_unwritten) {
       inode.map.set(run, BlockState::unwritten, steady_seconds());
       if (keeps_unwritten) inode.unwritten += run.count;
@@ -160,7 +164,8 @@ Result<void> MeteredIo::truncate(Inode& inode, int fd, uint64_t size) {
   inode.size = static_cast<uint64_t>(before->st_size);
   const uint64_t block = backing_.block();
   if (size >= inode.size) {
-    // Making a file longer zeroes the rest of its last block: only where that block is shared does it allocate.
+    // Making a file longer zeroes the rest of its last block: only where that block is shared does it
+    // allocate.
     Grant grant;
     if (inode.size % block != 0 && size > inode.size && backing_.can_share()) {
       const auto need = exact_need(inode, fd, {inode.size - 1, 1});
@@ -172,7 +177,8 @@ Result<void> MeteredIo::truncate(Inode& inode, int fd, uint64_t size) {
       }
     }
     const auto result = backing_.sys().ftruncate(fd, static_cast<off_t>(size));
-    if (result && inode.preallocated_past_end) inode.map.forget(ByteRange{inode.size, size - inode.size + 1}.blocks(block));
+    if (result && inode.preallocated_past_end)
+      inode.map.forget(ByteRange{inode.size, size - inode.size + 1}.blocks(block));
     finish(inode, fd, std::move(grant.reservation), grant.need);
     return result;
   }
@@ -191,8 +197,8 @@ Result<void> MeteredIo::truncate(Inode& inode, int fd, uint64_t size) {
   return result;
 }
 
-Result<size_t> MeteredIo::copy(Inode& in, int in_fd, uint64_t in_offset, Inode& out, int out_fd, uint64_t out_offset,
-                               size_t size) {
+Result<size_t> MeteredIo::copy(Inode& in, int in_fd, uint64_t in_offset, Inode& out, int out_fd,
+                               uint64_t out_offset, size_t size) {
   size_t copied = 0;
   const uint64_t block = backing_.block();
   while (copied < size) {

@@ -42,16 +42,20 @@ constexpr unsigned max_read = 1U << 20;
 std::variant<Fd, MountFailure> mount_as_root(const MountRequest& request) {
   Fd device(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
   if (!device) {
-    return MountFailure{fmt::format("cannot open /dev/fuse: {}; load the module: modprobe fuse", std::strerror(errno))};
+    return MountFailure{
+        fmt::format("cannot open /dev/fuse: {}; load the module: modprobe fuse", std::strerror(errno))};
   }
   unsigned long flags = MS_NOSUID | MS_NODEV;
   for (const std::string& option : request.flags) {
-    const auto* flag = std::find_if(known_flags.begin(), known_flags.end(), [&](const Flag& f) { return option == f.name; });
+    const auto* flag =
+        std::find_if(known_flags.begin(), known_flags.end(), [&](const Flag& f) { return option == f.name; });
     if (flag != known_flags.end()) flags = flag->on ? flags | flag->bit : flags & ~flag->bit;
   }
-  const std::string data = fmt::format("fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,max_read={}{}",
-                                       device.get(), max_read, request.allow_other ? ",allow_other" : "");
-  if (::mount(request.source.c_str(), request.mountpoint.c_str(), "fuse.limaquota", flags, data.c_str()) != 0) {
+  const std::string data =
+      fmt::format("fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,max_read={}{}", device.get(),
+                  max_read, request.allow_other ? ",allow_other" : "");
+  if (::mount(request.source.c_str(), request.mountpoint.c_str(), "fuse.limaquota", flags, data.c_str()) !=
+      0) {
     return MountFailure{fmt::format("cannot mount on {}: {}", request.mountpoint, std::strerror(errno))};
   }
   return device;
@@ -93,6 +97,7 @@ int run(const std::vector<std::string>& arguments, int keep_fd, std::string* sai
   Fd read_end(pipe_fds[0]);
   Fd write_end(pipe_fds[1]);
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
   const pid_t child = ::fork();
@@ -117,9 +122,11 @@ int run(const std::vector<std::string>& arguments, int keep_fd, std::string* sai
 }
 
 std::variant<Fd, MountFailure> mount_as_user(const MountRequest& request) {
-  if (::access("/dev/fuse", F_OK) != 0) return MountFailure{"there is no /dev/fuse: load the module: sudo modprobe fuse"};
+  if (::access("/dev/fuse", F_OK) != 0)
+    return MountFailure{"there is no /dev/fuse: load the module: sudo modprobe fuse"};
   if (::access("/dev/fuse", R_OK | W_OK) != 0) {
-    return MountFailure{"/dev/fuse may not be opened by you: sudo chmod 0666 /dev/fuse (distributions ship it so)"};
+    return MountFailure{
+        "/dev/fuse may not be opened by you: sudo chmod 0666 /dev/fuse (distributions ship it so)"};
   }
   int sockets[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0) {
@@ -127,7 +134,8 @@ std::variant<Fd, MountFailure> mount_as_user(const MountRequest& request) {
   }
   const Fd ours(sockets[0]);
   Fd theirs(sockets[1]);
-  std::string options = fmt::format("fsname={},subtype=limaquota,default_permissions,max_read={}", escaped(request.source), max_read);
+  std::string options = fmt::format("fsname={},subtype=limaquota,default_permissions,max_read={}",
+                                    escaped(request.source), max_read);
   if (request.allow_other) options += ",allow_other";
   for (const std::string& flag : request.flags) options += "," + flag;
   ::setenv("_FUSE_COMMFD", std::to_string(theirs.get()).c_str(), 1);

@@ -67,7 +67,8 @@ class Starter {
   Fd pipe_;
 };
 
-// Ends the mount on SIGTERM, SIGINT and SIGHUP. The signals are blocked in every thread and waited for in one.
+// Ends the mount on SIGTERM, SIGINT and SIGHUP. The signals are blocked in every thread and waited for in
+// one.
 class Signals {
  public:
   Signals() {
@@ -86,7 +87,8 @@ class Signals {
       if (signal == SIGUSR2) return;
       detach_mount(mountpoint);
       const auto until = std::chrono::steady_clock::now() + end_patience;
-      while (!ended_ && std::chrono::steady_clock::now() < until) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      while (!ended_ && std::chrono::steady_clock::now() < until)
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
       if (ended_) return;
       log_warning("files are still open: they end with the mount");
       ::_exit(0);
@@ -105,7 +107,8 @@ class Signals {
   std::thread thread_;
 };
 
-int serve(const MountOptions& options, const std::string& source, const std::string& mountpoint, Fd root, Sys& sys, Starter& starter) {
+int serve(const MountOptions& options, const std::string& source, const std::string& mountpoint, Fd root,
+          Sys& sys, Starter& starter) {
   Signals signals;
   raise_descriptor_limit();
   ::umask(0);
@@ -179,7 +182,8 @@ int mount_home(const MountOptions& options, Sys& sys) {
   for (const std::string& path : {options.source, options.mountpoint}) {
     struct stat st {};
     if (::stat(path.c_str(), &st) != 0) {
-      const char* advice = errno == ENOENT ? "; create it first (limactl does at its first start): mkdir -p" : "";
+      const char* advice =
+          errno == ENOENT ? "; create it first (limactl does at its first start): mkdir -p" : "";
       const char* dead = errno == ENOTCONN ? "; a mount there has died: fusermount3 -u" : "";
       const std::string again = *advice != 0 || *dead != 0 ? " " + path : "";
       return fail(fmt::format("{}: {}{}{}{}", path, std::strerror(errno), advice, dead, again));

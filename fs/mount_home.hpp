@@ -1,4 +1,5 @@
-// The way in: mounts limaquota over a Lima home and serves it. mount-helpers/ calls this and nothing else of fs/.
+// The way in: mounts limaquota over a Lima home and serves it. mount-helpers/ calls this and nothing else of
+// fs/.
 #pragma once
 
 #include <string>
@@ -11,16 +12,18 @@ class Sys;
 struct MountOptions {
   std::string source;      // the Lima home whose files are shown
   std::string mountpoint;  // where; the same directory: it is covered in place
-  bool foreground = false;  // stay in front and log to stderr; else return when the mount answers, log to syslog
+  bool foreground =
+      false;  // stay in front and log to stderr; else return when the mount answers, log to syslog
   bool allow_other = false;
   bool refuse_with_edquot = false;  // EDQUOT instead of ENOSPC for what is beyond the budget
   // The other mount options, as mount(8) spells them: ro, rw, dev, nodev, suid, nosuid, exec, noexec, atime,
-  // noatime, sync, dirsync, async, default_permissions (always on). Anything else is refused with a clear line.
+  // noatime, sync, dirsync, async, default_permissions (always on). Anything else is refused with a clear
+  // line.
   std::vector<std::string> flags;
 };
 
-// Mounts and, in the foreground, serves until unmounted. Returns the exit status: 0 done, 1 refused or failed (one
-// line on stderr: what, where, what to do next).
+// Mounts and, in the foreground, serves until unmounted. Returns the exit status: 0 done, 1 refused or failed
+// (one line on stderr: what, where, what to do next).
 int mount_home(const MountOptions& options);
 // The same with system calls on the backing tree of one's own: tests inject faults there.
 int mount_home(const MountOptions& options, Sys& sys);

@@ -6,7 +6,8 @@ thread_local RequestFlags request_flags;
 
 namespace operations {
 namespace {
-// How long the kernel may keep names and attributes: every change passes through it, but for blocks that come late.
+// How long the kernel may keep names and attributes: every change passes through it, but for blocks that come
+// late.
 constexpr double cache_seconds = 1.0;
 }  // namespace
 
@@ -56,13 +57,15 @@ void opened(Inode& inode, Fd fd, fuse_file_info* fi) {
 namespace {
 
 void init(void*, fuse_conn_info* conn) {
-  const unsigned wanted = FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_PARALLEL_DIROPS |
-                          FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_READ | FUSE_CAP_READDIRPLUS |
-                          FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ASYNC_DIO;
+  const unsigned wanted = FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_EXPORT_SUPPORT |
+                          FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_READ |
+                          FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA |
+                          FUSE_CAP_ASYNC_DIO;
   conn->want |= conn->capable & wanted;
   // Refusals must come at the write, and splicing lost to copying (design, facts).
-  conn->want &= ~static_cast<unsigned>(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
-                                       FUSE_CAP_SPLICE_MOVE | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS);
+  conn->want &=
+      ~static_cast<unsigned>(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
+                             FUSE_CAP_SPLICE_MOVE | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS);
   conn->max_write = 1U << 20;
   conn->max_background = 64;
 }

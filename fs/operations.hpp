@@ -26,8 +26,8 @@ namespace operations {
 
 inline Filesystem& filesystem(fuse_req_t req) { return *static_cast<Filesystem*>(fuse_req_userdata(req)); }
 
-// The one wall between requests and exceptions: whatever escapes is logged and answered with EIO. `serve` must reply
-// as its last act.
+// The one wall between requests and exceptions: whatever escapes is logged and answered with EIO. `serve`
+// must reply as its last act.
 template <class Serve>
 void guarded(fuse_req_t req, Serve serve) {
   try {
@@ -38,7 +38,9 @@ void guarded(fuse_req_t req, Serve serve) {
   }
 }
 
-inline void reply(fuse_req_t req, const Result<void>& result) { fuse_reply_err(req, result ? 0 : result.error().value); }
+inline void reply(fuse_req_t req, const Result<void>& result) {
+  fuse_reply_err(req, result ? 0 : result.error().value);
+}
 
 // The inode, or a reply with ESTALE.
 template <class Serve>

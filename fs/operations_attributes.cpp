@@ -31,7 +31,8 @@ Result<void> set_size(Filesystem& fs, Inode& inode, off_t size, fuse_file_info* 
   Fd own;
   int fd = fi != nullptr ? static_cast<int>(fi->fh) : -1;
   if (fd < 0) {
-    auto opened = fs.backing.sys().openat(AT_FDCWD, ProcPath(inode.path.get()).c_str(), O_WRONLY | O_NONBLOCK, 0);
+    auto opened =
+        fs.backing.sys().openat(AT_FDCWD, ProcPath(inode.path.get()).c_str(), O_WRONLY | O_NONBLOCK, 0);
     if (!opened) return opened.error();
     own = std::move(*opened);
     fd = own.get();
@@ -59,8 +60,8 @@ Result<void> set_times(Filesystem& fs, Inode& inode, const struct stat& attr, in
   return fs.backing.sys().utimens(inode.path.get(), times.data());
 }
 
-Result<void> set_attributes(Filesystem& fs, Inode& inode, const struct stat& attr, int to_set, fuse_file_info* fi,
-                            bool by_root) {
+Result<void> set_attributes(Filesystem& fs, Inode& inode, const struct stat& attr, int to_set,
+                            fuse_file_info* fi, bool by_root) {
   Sys& sys = fs.backing.sys();
   Result<void> done;
   if ((to_set & FUSE_SET_ATTR_MODE) != 0) {
@@ -71,11 +72,13 @@ Result<void> set_attributes(Filesystem& fs, Inode& inode, const struct stat& att
   }
   if (done && (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) != 0) {
     const KeepSetId keep(by_root);
-    done = sys.chown(inode.path.get(), (to_set & FUSE_SET_ATTR_UID) != 0 ? attr.st_uid : static_cast<uid_t>(-1),
-                     (to_set & FUSE_SET_ATTR_GID) != 0 ? attr.st_gid : static_cast<gid_t>(-1));
+    done =
+        sys.chown(inode.path.get(), (to_set & FUSE_SET_ATTR_UID) != 0 ? attr.st_uid : static_cast<uid_t>(-1),
+                  (to_set & FUSE_SET_ATTR_GID) != 0 ? attr.st_gid : static_cast<gid_t>(-1));
   }
   if (done && (to_set & FUSE_SET_ATTR_SIZE) != 0) done = set_size(fs, inode, attr.st_size, fi);
-  constexpr int times = FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW;
+  constexpr int times =
+      FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW;
   if (done && (to_set & times) != 0) done = set_times(fs, inode, attr, to_set);
   return done;
 }
@@ -83,8 +86,9 @@ Result<void> set_attributes(Filesystem& fs, Inode& inode, const struct stat& att
 void setattr_virtual(fuse_req_t req, Filesystem& fs, fuse_ino_t id, const struct stat& attr, int to_set) {
   auto allowed = fs.virtual_tree.may_change(id);
   if (!allowed) return reply(req, allowed);
-  const auto st = (to_set & FUSE_SET_ATTR_SIZE) != 0 ? fs.virtual_tree.set_size(id, static_cast<uint64_t>(attr.st_size))
-                                                     : fs.virtual_tree.attributes(id);
+  const auto st = (to_set & FUSE_SET_ATTR_SIZE) != 0
+                      ? fs.virtual_tree.set_size(id, static_cast<uint64_t>(attr.st_size))
+                      : fs.virtual_tree.attributes(id);
   if (!st) return void(fuse_reply_err(req, st.error().value));
   fuse_reply_attr(req, &*st, 0);
 }

@@ -10,8 +10,8 @@
 namespace limaquota::operations {
 namespace {
 
-// What the kernel does itself, or what must not reach the backing descriptor: O_DIRECT would demand alignment of our
-// buffers, O_APPEND would ignore the offset that the kernel gives.
+// What the kernel does itself, or what must not reach the backing descriptor: O_DIRECT would demand alignment
+// of our buffers, O_APPEND would ignore the offset that the kernel gives.
 constexpr int kept_by_kernel = O_APPEND | O_DIRECT | O_NOFOLLOW | O_TRUNC | O_CREAT | O_EXCL | O_NOCTTY;
 
 int backing_fd(const fuse_file_info* fi) { return static_cast<int>(fi->fh); }
@@ -108,13 +108,16 @@ void write(fuse_req_t req, fuse_ino_t id, const char* data, size_t size, off_t o
 }
 
 void flush(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
-  guarded(req, [&](Filesystem& fs) { reply(req, is_virtual(id) ? fs.virtual_tree.flush(fi->fh) : Result<void>()); });
+  guarded(req, [&](Filesystem& fs) {
+    reply(req, is_virtual(id) ? fs.virtual_tree.flush(fi->fh) : Result<void>());
+  });
 }
 
 void fsync(fuse_req_t req, fuse_ino_t id, int data_only, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) return reply(req, {});
-    with_inode(req, fs, id, [&](Inode& inode) { reply(req, fs.io.sync(inode, backing_fd(fi), data_only != 0)); });
+    with_inode(req, fs, id,
+               [&](Inode& inode) { reply(req, fs.io.sync(inode, backing_fd(fi), data_only != 0)); });
   });
 }
 
@@ -125,7 +128,8 @@ void fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t leng
       Result<void> done;
       {
         const KeepSetId keep(inode.may_have_set_id && fuse_req_ctx(req)->uid == 0);
-        done = fs.io.fallocate(inode, backing_fd(fi), mode, static_cast<uint64_t>(offset), static_cast<uint64_t>(length));
+        done = fs.io.fallocate(inode, backing_fd(fi), mode, static_cast<uint64_t>(offset),
+                               static_cast<uint64_t>(length));
       }
       if (done && inode.charge.is_disk) {
         const std::lock_guard lock(inode.mutex);
@@ -136,8 +140,8 @@ void fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t leng
   });
 }
 
-void copy_file_range(fuse_req_t req, fuse_ino_t in_id, off_t in_offset, fuse_file_info* in_fi, fuse_ino_t out_id,
-                     off_t out_offset, fuse_file_info* out_fi, size_t size, int) {
+void copy_file_range(fuse_req_t req, fuse_ino_t in_id, off_t in_offset, fuse_file_info* in_fi,
+                     fuse_ino_t out_id, off_t out_offset, fuse_file_info* out_fi, size_t size, int) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(in_id) || is_virtual(out_id)) return void(fuse_reply_err(req, EXDEV));
     with_inode(req, fs, in_id, [&](Inode& in) {
@@ -145,8 +149,8 @@ void copy_file_range(fuse_req_t req, fuse_ino_t in_id, off_t in_offset, fuse_fil
         Result<size_t> copied = size_t{0};
         {
           const KeepSetId keep(out.may_have_set_id && fuse_req_ctx(req)->uid == 0);
-          copied = fs.io.copy(in, backing_fd(in_fi), static_cast<uint64_t>(in_offset), out, backing_fd(out_fi),
-                              static_cast<uint64_t>(out_offset), size);
+          copied = fs.io.copy(in, backing_fd(in_fi), static_cast<uint64_t>(in_offset), out,
+                              backing_fd(out_fi), static_cast<uint64_t>(out_offset), size);
         }
         if (!copied) return void(fuse_reply_err(req, copied.error().value));
         if (out.charge.is_disk) {

@@ -1,5 +1,5 @@
-// Reading directories. The offsets are the backing filesystem's own; the two virtual trees come after the root's last
-// entry, at offsets that no filesystem uses.
+// Reading directories. The offsets are the backing filesystem's own; the two virtual trees come after the
+// root's last entry, at offsets that no filesystem uses.
 #include <dirent.h>
 #include <fcntl.h>
 
@@ -29,7 +29,8 @@ class Listing {
     struct stat st {};
     st.st_ino = id;
     st.st_mode = type;
-    if (!plus_) return put([&](char* at, size_t room) { return fuse_add_direntry(req_, at, room, name, &st, next); });
+    if (!plus_)
+      return put([&](char* at, size_t room) { return fuse_add_direntry(req_, at, room, name, &st, next); });
     fuse_entry_param param{};
     param.attr = st;
     const bool dots = std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0;
@@ -38,12 +39,14 @@ class Listing {
         const auto attributes = fs_.virtual_tree.attributes(id);
         if (attributes) param = entry_param(VirtualTree::Node{id, *attributes});
       }
-      return put([&](char* at, size_t room) { return fuse_add_direntry_plus(req_, at, room, name, &param, next); });
+      return put(
+          [&](char* at, size_t room) { return fuse_add_direntry_plus(req_, at, room, name, &param, next); });
     }
     const auto entry = fs_.tree.lookup(*directory_, name);
     if (!entry) return true;  // gone meanwhile
     param = entry_param(*entry);
-    const bool fits = put([&](char* at, size_t room) { return fuse_add_direntry_plus(req_, at, room, name, &param, next); });
+    const bool fits = put(
+        [&](char* at, size_t room) { return fuse_add_direntry_plus(req_, at, room, name, &param, next); });
     if (!fits) fs_.tree.forget(entry->inode->id, 1);
     return fits;
   }
@@ -169,7 +172,9 @@ void readdirplus(fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, fuse_
 void fsyncdir(fuse_req_t req, fuse_ino_t id, int data_only, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) return reply(req, {});
-    with_inode(req, fs, id, [&](Inode& inode) { reply(req, fs.io.sync(inode, static_cast<int>(fi->fh), data_only != 0)); });
+    with_inode(req, fs, id, [&](Inode& inode) {
+      reply(req, fs.io.sync(inode, static_cast<int>(fi->fh), data_only != 0));
+    });
   });
 }
 

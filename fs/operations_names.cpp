@@ -14,7 +14,9 @@ bool is_reserved(fuse_ino_t parent, const char* name) {
 }
 
 // Inside a virtual tree, or one of them itself.
-bool is_virtual_name(fuse_ino_t parent, const char* name) { return is_virtual(parent) || is_reserved(parent, name); }
+bool is_virtual_name(fuse_ino_t parent, const char* name) {
+  return is_virtual(parent) || is_reserved(parent, name);
+}
 
 void lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
   guarded(req, [&](Filesystem& fs) {
@@ -54,7 +56,8 @@ void forget_multi(fuse_req_t req, size_t count, fuse_forget_data* forgets) {
 }
 
 void create_virtual(fuse_req_t req, Filesystem& fs, fuse_ino_t parent, const char* name, fuse_file_info* fi) {
-  const auto made = fs.virtual_tree.create(parent, name, (fi->flags & O_EXCL) != 0, (fi->flags & O_TRUNC) != 0);
+  const auto made =
+      fs.virtual_tree.create(parent, name, (fi->flags & O_EXCL) != 0, (fi->flags & O_TRUNC) != 0);
   if (!made) return void(fuse_reply_err(req, made.error().value));
   fi->fh = made->second;
   fi->direct_io = 1;
@@ -77,7 +80,6 @@ void create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fu
     });
   });
 }
-
 
 // Only newer libfuse has it in its table: see add_tmpfile.
 [[maybe_unused]] void tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, fuse_file_info* fi) {
@@ -109,10 +111,10 @@ void mknod(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, dev
 
 void mkdir(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode) {
   guarded(req, [&](Filesystem& fs) {
-    if (is_virtual_name(parent, name)) return void(fuse_reply_err(req, is_reserved(parent, name) ? EEXIST : EPERM));
-    with_inode(req, fs, parent, [&](Inode& inode) {
-      reply_entry(req, fs, fs.tree.mkdir(inode, name, mode, caller_of(req)));
-    });
+    if (is_virtual_name(parent, name))
+      return void(fuse_reply_err(req, is_reserved(parent, name) ? EEXIST : EPERM));
+    with_inode(req, fs, parent,
+               [&](Inode& inode) { reply_entry(req, fs, fs.tree.mkdir(inode, name, mode, caller_of(req))); });
   });
 }
 
@@ -129,7 +131,8 @@ void link(fuse_req_t req, fuse_ino_t id, fuse_ino_t parent, const char* name) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id) || is_virtual_name(parent, name)) return void(fuse_reply_err(req, EPERM));
     with_inode(req, fs, id, [&](Inode& inode) {
-      with_inode(req, fs, parent, [&](Inode& directory) { reply_entry(req, fs, fs.tree.link(inode, directory, name)); });
+      with_inode(req, fs, parent,
+                 [&](Inode& directory) { reply_entry(req, fs, fs.tree.link(inode, directory, name)); });
     });
   });
 }
@@ -137,7 +140,8 @@ void link(fuse_req_t req, fuse_ino_t id, fuse_ino_t parent, const char* name) {
 void remove(fuse_req_t req, fuse_ino_t parent, const char* name, bool directory) {
   guarded(req, [&](Filesystem& fs) {
     if (is_reserved(parent, name)) return void(fuse_reply_err(req, EPERM));
-    if (is_virtual(parent)) return reply(req, directory ? Errno{EPERM} : fs.virtual_tree.unlink(parent, name));
+    if (is_virtual(parent))
+      return reply(req, directory ? Errno{EPERM} : fs.virtual_tree.unlink(parent, name));
     with_inode(req, fs, parent, [&](Inode& inode) { reply(req, fs.tree.unlink(inode, name, directory)); });
   });
 }
@@ -148,13 +152,15 @@ void rmdir(fuse_req_t req, fuse_ino_t parent, const char* name) { remove(req, pa
 void rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t new_parent, const char* new_name,
             unsigned flags) {
   guarded(req, [&](Filesystem& fs) {
-    if (is_reserved(parent, name) || is_reserved(new_parent, new_name)) return void(fuse_reply_err(req, EPERM));
+    if (is_reserved(parent, name) || is_reserved(new_parent, new_name))
+      return void(fuse_reply_err(req, EPERM));
     if (is_virtual(parent) && is_virtual(new_parent)) {
       return reply(req, fs.virtual_tree.rename(parent, name, new_parent, new_name, flags));
     }
     if (is_virtual(parent) || is_virtual(new_parent)) return void(fuse_reply_err(req, EXDEV));
     with_inode(req, fs, parent, [&](Inode& from) {
-      with_inode(req, fs, new_parent, [&](Inode& to) { reply(req, fs.tree.rename(from, name, to, new_name, flags)); });
+      with_inode(req, fs, new_parent,
+                 [&](Inode& to) { reply(req, fs.tree.rename(from, name, to, new_name, flags)); });
     });
   });
 }

@@ -74,7 +74,7 @@ std::vector<std::string> running_vms(const std::string& home) {
   for_each_name(home, [&](const std::string& name) {
     if (!is_vm_name(name)) return;
     for (const char* file : {"qemu.pid", "ha.pid", "vz.pid"}) {
-      const long pid = std::strtol(first_line(home + "/" + name + "/" + file).c_str(), nullptr, 10);
+      const long pid = std::strtol(first_line(fmt::format("{}/{}/{}", home, name, file)).c_str(), nullptr, 10);
       if (pid <= 1 || (::kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH)) continue;
       running.push_back(escape_name(name));
       return;
@@ -93,7 +93,8 @@ std::optional<std::string> user_of_tree(const std::string& tree) {
       const std::string target = link_target(base + what);
       if (target.empty() || target == "/" || !lies_in(target, tree)) continue;
       const char* word = std::strcmp(what, "/cwd") == 0 ? "has its working directory" : "runs from";
-      found = fmt::format("{} (pid {}) {} in {}: end it or let it go elsewhere first", command_of(pid), pid, word, escape_name(target));
+      found = fmt::format("{} (pid {}) {} in {}: end it or let it go elsewhere first", command_of(pid), pid,
+                          word, escape_name(target));
       return;
     }
     for_each_name(base + "/fd", [&](const std::string& fd) {
@@ -130,7 +131,8 @@ std::optional<MountedAt> mount_of(const std::string& path) {
   std::optional<MountedAt> best;
   for (MountedAt& mount : mounts()) {
     // Of two mounts on one path the later one is on top.
-    if (lies_in(path, mount.path) && (!best || mount.path.size() >= best->path.size())) best = std::move(mount);
+    if (lies_in(path, mount.path) && (!best || mount.path.size() >= best->path.size()))
+      best = std::move(mount);
   }
   return best;
 }
@@ -139,22 +141,27 @@ std::optional<std::string> reason_against_mount(const std::string& source, const
   for (const std::string& path : {mountpoint, source}) {
     const auto mount = mount_of(path);
     if (mount && mount->type == "fuse.limaquota") {
-      return fmt::format("{} is covered by limaquota already: see it with `limaquota status --home {}`, or unmount it first: limaquota umount {}",
-                         path, mount->path, mount->path);
+      return fmt::format(
+          "{} is covered by limaquota already: see it with `limaquota status --home {}`, or unmount it "
+          "first: limaquota umount {}",
+          path, mount->path, mount->path);
     }
   }
   for (const MountedAt& mount : mounts()) {
     if (mount.path != source && lies_in(mount.path, source) && source != "/") {
-      return fmt::format("another filesystem ({}) is mounted inside, at {}: unmount it first: umount {}", mount.type,
-                         escape_name(mount.path), escape_name(mount.path));
+      return fmt::format("another filesystem ({}) is mounted inside, at {}: unmount it first: umount {}",
+                         mount.type, escape_name(mount.path), escape_name(mount.path));
     }
   }
   if (source != mountpoint && (lies_in(source, mountpoint) || lies_in(mountpoint, source))) {
-    return fmt::format("{} and {} lie in each other: mount over the directory itself (one argument), or elsewhere", source, mountpoint);
+    return fmt::format(
+        "{} and {} lie in each other: mount over the directory itself (one argument), or elsewhere", source,
+        mountpoint);
   }
   const auto vms = running_vms(source);
   if (!vms.empty()) {
-    return fmt::format("{} is in use: VMs are running ({}): stop them first: limactl stop {}", source, fmt::join(vms, ", "), vms.front());
+    return fmt::format("{} is in use: VMs are running ({}): stop them first: limactl stop {}", source,
+                       fmt::join(vms, ", "), vms.front());
   }
   if (const auto user = user_of_tree(source)) return fmt::format("{} is in use: {}", source, *user);
   return std::nullopt;

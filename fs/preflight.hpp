@@ -17,9 +17,9 @@ std::vector<MountedAt> mounts();
 // The mount that `path` (absolute, links resolved) lies in.
 std::optional<MountedAt> mount_of(const std::string& path);
 
-// Why `source` must not be shown at `mountpoint` now, as one line that says what to do; nothing where it may. Both are
-// absolute with links resolved. Looks at mounts, and at open files, working directories and programs of all
-// processes that may be looked at.
+// Why `source` must not be shown at `mountpoint` now, as one line that says what to do; nothing where it may.
+// Both are absolute with links resolved. Looks at mounts, and at open files, working directories and programs
+// of all processes that may be looked at.
 std::optional<std::string> reason_against_mount(const std::string& source, const std::string& mountpoint);
 
 }  // namespace limaquota

@@ -106,7 +106,8 @@ Result<size_t> QuotaFiles::write(std::string_view path, std::string_view data, u
   if (const auto found = scratch_.find(path); found != scratch_.end()) {
     size_t others = 0;
     for (const auto& [name, text] : scratch_) others += &text == &found->second ? 0 : text.size();
-    if (offset > most_scratch_bytes || others + offset + data.size() > most_scratch_bytes) return Errno{ENOSPC};
+    if (offset > most_scratch_bytes || others + offset + data.size() > most_scratch_bytes)
+      return Errno{ENOSPC};
     found->second = put_in(found->second);
     return data.size();
   }
@@ -119,7 +120,8 @@ Result<size_t> QuotaFiles::write(std::string_view path, std::string_view data, u
     entry->second.pending = true;
     return data.size();
   }
-  // Held over the system calls of `put`: two writers of one limit take turns. Reading `.usage` needs no such lock.
+  // Held over the system calls of `put`: two writers of one limit take turns. Reading `.usage` needs no such
+  // lock.
   const auto put = store_.put(path, text);
   if (!put) {
     // Nothing of a refused text may be in force, at close neither.

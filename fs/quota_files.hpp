@@ -1,5 +1,5 @@
-// What happens to the files below `.quota`: limit files, which are parsed when they are written, and scratch files,
-// which editors need and which live in memory until the unmount.
+// What happens to the files below `.quota`: limit files, which are parsed when they are written, and scratch
+// files, which editors need and which live in memory until the unmount.
 #pragma once
 
 #include <map>
@@ -15,9 +15,9 @@
 
 namespace limaquota {
 
-// Paths are relative to `.quota`. A limit file that is open for writing has a text of its own, which is in force
-// as soon as it is whole: with a final newline, or a lone size; else from close.
-// Thread safety: all functions may be called from any thread.
+// Paths are relative to `.quota`. A limit file that is open for writing has a text of its own, which is in
+// force as soon as it is whole: with a final newline, or a lone size; else from close. Thread safety: all
+// functions may be called from any thread.
 class QuotaFiles {
  public:
   QuotaFiles(const Backing& backing, LimitStore& store) : backing_(backing), store_(store) {}
@@ -38,7 +38,8 @@ class QuotaFiles {
   void closed(std::string_view path);
   Result<void> remove(std::string_view path);
   Result<void> rename(std::string_view from, std::string_view to, bool may_replace);
-  // A scratch file of that name becomes its limit file, if its text is one: limits may be written before the VM exists.
+  // A scratch file of that name becomes its limit file, if its text is one: limits may be written before the
+  // VM exists.
   void promote(std::string_view account);
 
  private:

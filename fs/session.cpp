@@ -23,7 +23,8 @@ constexpr uint32_t direct_io_allow_mmap = uint32_t{1} << (36 - 32);
 class Buffer {
  public:
   Buffer()
-      : memory_(::mmap(nullptr, buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0)) {
+      : memory_(::mmap(nullptr, buffer_bytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0)) {
     if (memory_ == MAP_FAILED) throw std::bad_alloc();
   }
   Buffer(const Buffer&) = delete;
@@ -59,8 +60,8 @@ RequestFlags flags_of(uint32_t opcode, const char* data, size_t size) {
 
 // Requests that must not wait for a busy account: they are quick, or let it go on.
 bool never_waits(uint32_t opcode) {
-  return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_INTERRUPT || opcode == FUSE_INIT ||
-         opcode == FUSE_DESTROY;
+  return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_INTERRUPT ||
+         opcode == FUSE_INIT || opcode == FUSE_DESTROY;
 }
 
 }  // namespace
@@ -87,12 +88,13 @@ Session* Session::self_ = nullptr;
 
 ssize_t Session::read_request(int fd, void* buffer, size_t size, void*) { return ::read(fd, buffer, size); }
 
-// The INIT reply on its way out gets what libfuse 3.14 cannot negotiate: that we clear set-id bits ourselves, which
-// spares a GETXATTR before every write, and shared mappings of disk files.
+// The INIT reply on its way out gets what libfuse 3.14 cannot negotiate: that we clear set-id bits ourselves,
+// which spares a GETXATTR before every write, and shared mappings of disk files.
 ssize_t Session::write_reply(int fd, struct iovec* iov, int count, void*) {
   Session* self = self_;
   const auto* header = static_cast<const fuse_out_header*>(iov[0].iov_base);
-  if (self == nullptr || self->init_answered_ || count < 2 || header->unique != self->init_unique_ || header->error != 0) {
+  if (self == nullptr || self->init_answered_ || count < 2 || header->unique != self->init_unique_ ||
+      header->error != 0) {
     return ::writev(fd, iov, count);
   }
   self->init_answered_ = true;
@@ -128,12 +130,15 @@ void Session::request(char* data, size_t size) {
     }
   }
   const InodePtr inode =
-      header->nodeid == root_node || is_virtual(header->nodeid) || never_waits(header->opcode) ? nullptr : fs_.table.find(header->nodeid);
+      header->nodeid == root_node || is_virtual(header->nodeid) || never_waits(header->opcode)
+          ? nullptr
+          : fs_.table.find(header->nodeid);
   if (!inode) {
     process(data, size);
     return;
   }
-  gates_.pass(inode->charge.account, data, size, [this](char* bytes, size_t length) { process(bytes, length); });
+  gates_.pass(inode->charge.account, data, size,
+              [this](char* bytes, size_t length) { process(bytes, length); });
 }
 
 void Session::start_thread() {

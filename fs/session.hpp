@@ -15,8 +15,8 @@
 
 namespace limaquota {
 
-// Serves one mounted connection. A request is served by the thread that read it. There is always one thread reading:
-// when the last one turns to its request, another is started.
+// Serves one mounted connection. A request is served by the thread that read it. There is always one thread
+// reading: when the last one turns to its request, another is started.
 class Session {
  public:
   // Takes over the /dev/fuse descriptor of a mount.
@@ -27,7 +27,8 @@ class Session {
 
   // False where libfuse would not start.
   bool good() const { return session_ != nullptr; }
-  // Serves until the mount is gone. `ready` is called once, from a serving thread, when the kernel's INIT was answered.
+  // Serves until the mount is gone. `ready` is called once, from a serving thread, when the kernel's INIT was
+  // answered.
   void serve(std::function<void()> ready);
 
  private:
@@ -41,7 +42,8 @@ class Session {
   static ssize_t write_reply(int fd, struct iovec* iov, int count, void* userdata);
   static ssize_t read_request(int fd, void* buffer, size_t size, void* userdata);
 
-  static Session* self_;  // libfuse hands its own userdata to the io functions: there is one session a process
+  static Session*
+      self_;  // libfuse hands its own userdata to the io functions: there is one session a process
 
   Filesystem& fs_;
   fuse_lowlevel_ops table_;

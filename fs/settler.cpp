@@ -11,11 +11,13 @@ using namespace std::chrono_literals;
 constexpr auto look_interval = 100ms;
 // The kernel writes dirty pages back after 30 s: from then on, forcing it costs nothing.
 constexpr auto written_back_after = 35s;
-// XFS drops copy-on-write preallocation after 5 minutes (cowgc), preallocation past the end after 5 (blockgc).
+// XFS drops copy-on-write preallocation after 5 minutes (cowgc), preallocation past the end after 5
+// (blockgc).
 constexpr auto preallocation_gone_after = 11min;
 }  // namespace
 
-void Settler::start(MeteredIo& io, std::function<void(const InodePtr&)> let_go, std::function<void()> each_look) {
+void Settler::start(MeteredIo& io, std::function<void(const InodePtr&)> let_go,
+                    std::function<void()> each_look) {
   io_ = &io;
   let_go_ = std::move(let_go);
   each_look_ = std::move(each_look);
@@ -78,12 +80,14 @@ void Settler::look_at(const InodePtr& inode) {
       return;
     }
     const auto now = std::chrono::steady_clock::now();
-    if ((inode->unsettled > 0 || inode->unknown_growth > Bytes(0)) && now - inode->dirty_since > written_back_after) {
+    if ((inode->unsettled > 0 || inode->unknown_growth > Bytes(0)) &&
+        now - inode->dirty_since > written_back_after) {
       io_->settle(*inode, false);
     } else {
       io_->observe(*inode);
     }
-    const bool may_shrink = backing_.kind() == BackingKind::xfs && now - inode->last_write < preallocation_gone_after;
+    const bool may_shrink =
+        backing_.kind() == BackingKind::xfs && now - inode->last_write < preallocation_gone_after;
     const bool recent = now - inode->last_write < written_back_after;
     // Unwritten blocks stay reserved for as long as they are there.
     const bool owes = inode->unsettled > 0 || inode->unwritten > 0 || inode->unknown_growth > Bytes(0);

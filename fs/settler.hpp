@@ -1,5 +1,6 @@
-// The settle list: inodes written to, whose blocks may still come or go without a call of ours (ext4 adds leaf blocks at
-// writeback, XFS drops preallocation minutes later). Each is looked at again until it is known clean.
+// The settle list: inodes written to, whose blocks may still come or go without a call of ours (ext4 adds
+// leaf blocks at writeback, XFS drops preallocation minutes later). Each is looked at again until it is known
+// clean.
 #pragma once
 
 #include <condition_variable>
@@ -19,18 +20,20 @@ class MeteredIo;
 // Thread safety: all functions may be called from any thread. Lock order: inode.mutex, then mutex_.
 class Settler {
  public:
-  Settler(const Backing& backing, Ledger& ledger, InodeTable& table) : backing_(backing), ledger_(ledger), table_(table) {}
+  Settler(const Backing& backing, Ledger& ledger, InodeTable& table)
+      : backing_(backing), ledger_(ledger), table_(table) {}
   ~Settler() { stop(); }
 
-  // Starts the thread that looks after the list. `let_go` gets inodes that are off it; `each_look` is called every time.
+  // Starts the thread that looks after the list. `let_go` gets inodes that are off it; `each_look` is called
+  // every time.
   void start(MeteredIo& io, std::function<void(const InodePtr&)> let_go, std::function<void()> each_look);
   void stop();
 
   // The caller holds inode.mutex. Only inodes in the table are taken.
   void add(Inode& inode);
   void remove(Inode& inode);
-  // Settles every listed inode of these accounts now, but those whose mutex is held: something changes them anyway.
-  // The caller holds no inode's mutex. True where anything was given back.
+  // Settles every listed inode of these accounts now, but those whose mutex is held: something changes them
+  // anyway. The caller holds no inode's mutex. True where anything was given back.
   bool settle_accounts(const boost::container::small_vector<AccountId, 2>& accounts);
 
  private:

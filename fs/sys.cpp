@@ -75,8 +75,12 @@ Result<off_t> Sys::lseek(int fd, off_t offset, int whence) {
   return position;
 }
 
-Result<void> Sys::fsync(int fd) { return done(retried([&] { return ::fsync(fd); })); }
-Result<void> Sys::fdatasync(int fd) { return done(retried([&] { return ::fdatasync(fd); })); }
+Result<void> Sys::fsync(int fd) {
+  return done(retried([&] { return ::fsync(fd); }));
+}
+Result<void> Sys::fdatasync(int fd) {
+  return done(retried([&] { return ::fdatasync(fd); }));
+}
 Result<void> Sys::syncfs(int fd) { return done(::syncfs(fd)); }
 
 Result<void> Sys::write_back(int fd) {
@@ -142,7 +146,9 @@ Result<void> Sys::linkat(int fd, int dir, const char* name) {
   return done(::linkat(AT_FDCWD, ProcPath(fd).c_str(), dir, name, AT_SYMLINK_FOLLOW));
 }
 
-Result<void> Sys::unlinkat(int dir, const char* name, int flags) { return done(::unlinkat(dir, name, flags)); }
+Result<void> Sys::unlinkat(int dir, const char* name, int flags) {
+  return done(::unlinkat(dir, name, flags));
+}
 
 Result<void> Sys::renameat2(int dir, const char* name, int new_dir, const char* new_name, unsigned flags) {
   return done(::renameat2(dir, name, new_dir, new_name, flags));
@@ -166,7 +172,8 @@ Result<std::vector<Extent>> Sys::extents(int fd, uint64_t offset, uint64_t lengt
   map->fm_start = offset;
   map->fm_length = length;
   map->fm_extent_count = static_cast<uint32_t>(limit);
-  if (retried([&] { return ::ioctl(fd, FS_IOC_FIEMAP, map); }) < 0) return Errno{errno == ENOTTY ? ENOTSUP : errno};
+  if (retried([&] { return ::ioctl(fd, FS_IOC_FIEMAP, map); }) < 0)
+    return Errno{errno == ENOTTY ? ENOTSUP : errno};
   std::vector<Extent> extents;
   extents.reserve(map->fm_mapped_extents);
   for (uint32_t i = 0; i < map->fm_mapped_extents; ++i) {
@@ -178,11 +185,14 @@ Result<std::vector<Extent>> Sys::extents(int fd, uint64_t offset, uint64_t lengt
 }
 
 Result<uint64_t> Sys::count_extents(int fd, uint64_t offset) {
-  fiemap map{};
-  map.fm_start = offset;
-  map.fm_length = FIEMAP_MAX_OFFSET - offset;
-  if (retried([&] { return ::ioctl(fd, FS_IOC_FIEMAP, &map); }) < 0) return Errno{errno == ENOTTY ? ENOTSUP : errno};
-  return uint64_t{map.fm_mapped_extents};
+  fiemap request{};
+  fiemap* const map = &request;
+  map->fm_start = offset;
+  map->fm_length = FIEMAP_MAX_OFFSET - offset;
+  if (retried([&] { return ::ioctl(fd, FS_IOC_FIEMAP, map); }) < 0) {
+    return Errno{errno == ENOTTY ? ENOTSUP : errno};
+  }
+  return uint64_t{map->fm_mapped_extents};
 }
 
 ExtentHints Sys::extent_hints(int fd) {

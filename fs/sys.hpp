@@ -71,7 +71,8 @@ class Sys {
   virtual Result<void> symlinkat(const char* target, int dir, const char* name);
   virtual Result<void> linkat(int fd, int dir, const char* name);
   virtual Result<void> unlinkat(int dir, const char* name, int flags);
-  virtual Result<void> renameat2(int dir, const char* name, int new_dir, const char* new_name, unsigned flags);
+  virtual Result<void> renameat2(int dir, const char* name, int new_dir, const char* new_name,
+                                 unsigned flags);
   virtual Result<std::string> readlink(int fd);
   virtual Result<size_t> getdents(int fd, void* buffer, size_t size);
 

@@ -45,7 +45,8 @@ Result<Entry> Tree::enter(Inode& parent, const char* name, Fd path, MeteredIo::C
   if (!st) return st.error();
   const NodeId id = table_.id_of(st->st_dev, st->st_ino);
   if (table_.find_charge(id) == nullptr) {
-    add_charge(id, child_of(parent.charge.role, parent.charge.account, name, st->st_mode), name, path.get(), *st, changes);
+    add_charge(id, child_of(parent.charge.role, parent.charge.account, name, st->st_mode), name, path.get(),
+               *st, changes);
   }
   const uint32_t generation = backing_.sys().generation(path.get());
   Entry entry;
@@ -83,8 +84,9 @@ void Tree::forget(NodeId id, uint64_t count) {
   if (const InodePtr last = table_.forget(id, count)) let_die(last);
 }
 
-// Nobody needs the inode any more. Without a name its blocks come back now: the descriptor is closed first, then
-// the charge given back. The charge's record goes before either, since the inode number may be reused at once.
+// Nobody needs the inode any more. Without a name its blocks come back now: the descriptor is closed first,
+// then the charge given back. The charge's record goes before either, since the inode number may be reused at
+// once.
 void Tree::let_die(const InodePtr& inode) {
   MeteredIo::Changes changes;
   {
@@ -112,8 +114,8 @@ void Tree::closed(const InodePtr& inode) {
   forget(inode->id, 0);
 }
 
-Result<Entry> Tree::make(Inode& parent, const char* name, mode_t type, const std::function<Result<void>()>& operation,
-                         size_t value_size) {
+Result<Entry> Tree::make(Inode& parent, const char* name, mode_t type,
+                         const std::function<Result<void>()>& operation, size_t value_size) {
   const Child child = child_of(parent.charge.role, parent.charge.account, name, type);
   Claims claims{{parent.charge.account, backing_.metadata(value_size)}};
   if (child.account != parent.charge.account) claims.push_back({child.account, backing_.metadata()});
@@ -137,13 +139,15 @@ Result<Entry> Tree::make(Inode& parent, const char* name, mode_t type, const std
   return entry;
 }
 
-Result<Tree::Created> Tree::create(Inode& parent, const char* name, mode_t mode, int flags, const Caller& caller) {
+Result<Tree::Created> Tree::create(Inode& parent, const char* name, mode_t mode, int flags,
+                                   const Caller& caller) {
   Created created;
   bool truncate = false;
   auto entry = make(parent, name, S_IFREG, [&]() -> Result<void> {
     const AsCaller as(caller);
     const KeepSetId keep(caller.uid == 0);
-    auto fd = backing_.sys().openat(parent.path.get(), name, (flags & ~handled_elsewhere) | O_CREAT | O_NOFOLLOW, mode);
+    auto fd = backing_.sys().openat(parent.path.get(), name,
+                                    (flags & ~handled_elsewhere) | O_CREAT | O_NOFOLLOW, mode);
     if (!fd) return fd.error();
     created.fd = std::move(*fd);
     truncate = (flags & O_TRUNC) != 0;
@@ -195,7 +199,8 @@ Result<Tree::Created> Tree::tmpfile(Inode& parent, mode_t mode, int flags, const
   const std::lock_guard lock(parent.mutex);
   {
     const AsCaller as(caller);
-    auto fd = backing_.sys().openat(parent.path.get(), ".", (flags & ~(handled_elsewhere | O_CREAT)) | O_TMPFILE, mode);
+    auto fd = backing_.sys().openat(parent.path.get(), ".",
+                                    (flags & ~(handled_elsewhere | O_CREAT)) | O_TMPFILE, mode);
     if (!fd) return fd.error();
     created.fd = std::move(*fd);
   }
@@ -215,7 +220,8 @@ Result<Entry> Tree::link(Inode& inode, Inode& parent, const char* name) {
   const AccountId account = parent.charge.account;
   const auto holders = io_.accounts(inode);
   if (std::find(holders.begin(), holders.end(), account) == holders.end()) return Errno{EXDEV};
-  auto entry = make(parent, name, inode.type, [&] { return backing_.sys().linkat(inode.path.get(), parent.path.get(), name); });
+  auto entry = make(parent, name, inode.type,
+                    [&] { return backing_.sys().linkat(inode.path.get(), parent.path.get(), name); });
   if (!entry) return entry;
   const std::lock_guard lock(inode.mutex);
   if (inode.gone) {  // an O_TMPFILE got its first name
@@ -255,7 +261,8 @@ void Tree::name_gone(Victim victim, AccountId account, MeteredIo::Changes* chang
   if (!last) {
     if (charge->holders) {
       auto& holders = *charge->holders;
-      const auto holder = std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == account; });
+      const auto holder =
+          std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == account; });
       if (holder != holders.end() && --holder->names == 0) {
         const Bytes slack = victim.inode ? victim.inode->slack : Bytes(0);
         changes->push_back({account, charge->bytes, Bytes(0), slack, Bytes(0), 0});

@@ -1,4 +1,5 @@
-// Operations on names and attributes of the tree: lookup, create, link, rename and their kin, each with its charge.
+// Operations on names and attributes of the tree: lookup, create, link, rename and their kin, each with its
+// charge.
 #pragma once
 
 #include <string>
@@ -23,9 +24,15 @@ struct Entry {
 // Thread safety: all functions may be called from any thread.
 class Tree {
  public:
-  Tree(const Backing& backing, Ledger& ledger, InodeTable& table, Accounts& accounts, LimitStore& limits, MeteredIo& io,
-       Settler& settler)
-      : backing_(backing), ledger_(ledger), table_(table), accounts_(accounts), limits_(limits), io_(io), settler_(settler) {}
+  Tree(const Backing& backing, Ledger& ledger, InodeTable& table, Accounts& accounts, LimitStore& limits,
+       MeteredIo& io, Settler& settler)
+      : backing_(backing),
+        ledger_(ledger),
+        table_(table),
+        accounts_(accounts),
+        limits_(limits),
+        io_(io),
+        settler_(settler) {}
 
   // Charges everything that is there. Called once, before the mount is served.
   Result<void> scan();
@@ -50,7 +57,8 @@ class Tree {
   Result<Created> tmpfile(Inode& parent, mode_t mode, int flags, const Caller& caller);
   Result<Entry> link(Inode& inode, Inode& parent, const char* name);
   Result<void> unlink(Inode& parent, const char* name, bool directory);
-  Result<void> rename(Inode& parent, const char* name, Inode& new_parent, const char* new_name, unsigned flags);
+  Result<void> rename(Inode& parent, const char* name, Inode& new_parent, const char* new_name,
+                      unsigned flags);
 
   Result<void> setxattr(Inode& inode, const char* name, const void* value, size_t size, int flags);
   Result<void> removexattr(Inode& inode, const char* name);
@@ -78,10 +86,11 @@ class Tree {
 
   Child child_of(Role role, AccountId account, std::string_view name, mode_t type);
   Result<Entry> enter(Inode& parent, const char* name, Fd path, MeteredIo::Changes* changes);
-  Result<Entry> make(Inode& parent, const char* name, mode_t type, const std::function<Result<void>()>& operation,
-                     size_t value_size = 0);
+  Result<Entry> make(Inode& parent, const char* name, mode_t type,
+                     const std::function<Result<void>()>& operation, size_t value_size = 0);
   Result<Victim> look_at(Inode& parent, const char* name);
-  void add_charge(NodeId id, const Child& child, const char* name, int path, const struct stat& st, MeteredIo::Changes* changes);
+  void add_charge(NodeId id, const Child& child, const char* name, int path, const struct stat& st,
+                  MeteredIo::Changes* changes);
   // After the operation that took one of its names (in `account`) away.
   void name_gone(Victim victim, AccountId account, MeteredIo::Changes* changes);
   void let_die(const InodePtr& inode);
@@ -89,9 +98,10 @@ class Tree {
   // A name of the inode went from account `from` to `child.account`; so did everything below a directory.
   void moved(Victim& victim, AccountId from, const Child& child, const char* name);
   void move_name(Victim& victim, AccountId from, const Child& child, const char* name);
-  // After a rename; true where the limit file went along. `limit_moved`: it did so for the other of two exchanged.
-  bool renamed(Victim& victim, const Inode& from_parent, const Inode& to_parent, const char* to_name, bool exchanged,
-               bool limit_moved = false);
+  // After a rename; true where the limit file went along. `limit_moved`: it did so for the other of two
+  // exchanged.
+  bool renamed(Victim& victim, const Inode& from_parent, const Inode& to_parent, const char* to_name,
+               bool exchanged, bool limit_moved = false);
   void move_below(int dir, AccountId from, Role role, AccountId account);
 
   // --- scan (tree_scan.cpp) ---

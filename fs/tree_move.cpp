@@ -13,7 +13,8 @@ namespace limaquota {
 namespace {
 
 Holder& holder_of(std::vector<Holder>& holders, AccountId account) {
-  const auto found = std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == account; });
+  const auto found =
+      std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == account; });
   if (found != holders.end()) return *found;
   return holders.emplace_back(Holder{account, 0});
 }
@@ -79,8 +80,8 @@ void Tree::move_name(Victim& victim, AccountId from, const Child& child, const c
   if (child.is_disk) accounts_.put_disk(victim.id, charge->account, name, victim.path.get(), victim.st);
 }
 
-// A directory's own charge moves before its entries are listed, so an entry that is made meanwhile is either listed
-// or made in the new account already.
+// A directory's own charge moves before its entries are listed, so an entry that is made meanwhile is either
+// listed or made in the new account already.
 void Tree::moved(Victim& victim, AccountId from, const Child& child, const char* name) {
   move_name(victim, from, child, name);
   if (!S_ISDIR(victim.st.st_mode) || from == child.account) return;
@@ -106,8 +107,8 @@ void Tree::move_below(int dir, AccountId from, Role role, AccountId account) {
   }
 }
 
-bool Tree::renamed(Victim& victim, const Inode& from_parent, const Inode& to_parent,
-                   const char* to_name, bool exchanged, bool limit_moved) {
+bool Tree::renamed(Victim& victim, const Inode& from_parent, const Inode& to_parent, const char* to_name,
+                   bool exchanged, bool limit_moved) {
   const Charge* charge = table_.find_charge(victim.id);
   if (charge == nullptr) return false;
   const Role role = charge->role;
@@ -126,7 +127,8 @@ bool Tree::renamed(Victim& victim, const Inode& from_parent, const Inode& to_par
   return followed;
 }
 
-Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, const char* new_name, unsigned flags) {
+Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, const char* new_name,
+                          unsigned flags) {
   const bool exchange = (flags & RENAME_EXCHANGE) != 0;
   Reservation reservation;
   if (&parent != &new_parent) {
@@ -147,7 +149,8 @@ Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, co
     if (!found) return found.error();
     source = std::move(*found);
     if (auto there = look_at(new_parent, new_name)) target = std::move(*there);
-    const auto done = backing_.sys().renameat2(parent.path.get(), name, new_parent.path.get(), new_name, flags);
+    const auto done =
+        backing_.sys().renameat2(parent.path.get(), name, new_parent.path.get(), new_name, flags);
     if (!done) return done;
     if (target.id == source.id) return {};  // two names of one file: nothing was done
     MeteredIo::Changes changes;

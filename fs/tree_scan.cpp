@@ -28,8 +28,8 @@ void Tree::scan_entry(int dir, Role role, AccountId account, const std::string& 
   const Child child = child_of(role, account, name, st->st_mode);
   if (!S_ISDIR(st->st_mode) && st->st_nlink > 1) {
     auto& holders = links.names[id];
-    const auto found =
-        std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == child.account; });
+    const auto found = std::find_if(holders.begin(), holders.end(),
+                                    [&](const Holder& h) { return h.account == child.account; });
     if (found != holders.end()) {
       ++found->names;
     } else {
@@ -122,7 +122,8 @@ Result<void> Tree::scan() {
   return {};
 }
 
-// The directory of the limit files and all in it counts in `_shared`, as du counts it, though nothing limits it.
+// The directory of the limit files and all in it counts in `_shared`, as du counts it, though nothing limits
+// it.
 void Tree::recharge_limit_files() {
   Sys& sys = backing_.sys();
   const std::lock_guard lock(limit_files_mutex_);
@@ -130,7 +131,8 @@ void Tree::recharge_limit_files() {
   const auto count = [&](int dir, const char* name) {
     const auto st = sys.fstatat(dir, name, AT_SYMLINK_NOFOLLOW);
     if (st) bytes += Bytes::of_st_blocks(st->st_blocks);
-    return st && S_ISDIR(st->st_mode) ? sys.openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0) : Result<Fd>(Errno{ENOTDIR});
+    return st && S_ISDIR(st->st_mode) ? sys.openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)
+                                      : Result<Fd>(Errno{ENOTDIR});
   };
   const auto walk = [&](auto&& self, int dir, const char* name) -> void {
     const auto below = count(dir, name);

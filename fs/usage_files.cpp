@@ -20,7 +20,8 @@ std::vector<std::string> UsageFiles::names(std::string_view directory) const {
   std::vector<std::string> names;
   const std::string prefix = directory.empty() ? "" : std::string(directory) + "/";
   if (directory.empty()) {
-    for (const std::string_view name : {host_file, json_file, metrics_file, disks_directory}) names.emplace_back(name);
+    for (const std::string_view name : {host_file, json_file, metrics_file, disks_directory})
+      names.emplace_back(name);
   }
   for (const std::string& account : ledger_.names()) {
     if (!account.starts_with(prefix)) continue;

@@ -11,8 +11,8 @@
 
 namespace limaquota {
 
-// Paths are relative to `.usage`. Every text is made from one snapshot of the ledger; nothing waits for the disk.
-// Thread safety: all functions may be called from any thread.
+// Paths are relative to `.usage`. Every text is made from one snapshot of the ledger; nothing waits for the
+// disk. Thread safety: all functions may be called from any thread.
 class UsageFiles {
  public:
   UsageFiles(const Backing& backing, const Ledger& ledger) : backing_(backing), ledger_(ledger) {}

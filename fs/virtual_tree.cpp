@@ -164,8 +164,8 @@ Result<uint64_t> VirtualTree::open(NodeId id, int flags) {
   return add_handle(id, writes);
 }
 
-Result<std::pair<VirtualTree::Node, uint64_t>> VirtualTree::create(NodeId parent, std::string_view name, bool exclusive,
-                                                                   bool truncate) {
+Result<std::pair<VirtualTree::Node, uint64_t>> VirtualTree::create(NodeId parent, std::string_view name,
+                                                                   bool exclusive, bool truncate) {
   const auto path = child_path(parent, name);
   if (!path) return path.error();
   if (!in_tree(*path, quota_directory)) return Errno{EPERM};
@@ -235,8 +235,8 @@ Result<void> VirtualTree::unlink(NodeId parent, std::string_view name) {
   return quota_.remove(below(*path));
 }
 
-Result<void> VirtualTree::rename(NodeId parent, std::string_view name, NodeId new_parent, std::string_view new_name,
-                                 unsigned flags) {
+Result<void> VirtualTree::rename(NodeId parent, std::string_view name, NodeId new_parent,
+                                 std::string_view new_name, unsigned flags) {
   const auto from = child_path(parent, name);
   const auto to = child_path(new_parent, new_name);
   if (!from || !to) return Errno{ESTALE};

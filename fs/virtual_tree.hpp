@@ -1,5 +1,5 @@
-// The two virtual trees, `.usage` and `.quota`, as the kernel sees them: nodes, attributes, directories, open files.
-// What is in the files is decided by UsageFiles and QuotaFiles.
+// The two virtual trees, `.usage` and `.quota`, as the kernel sees them: nodes, attributes, directories, open
+// files. What is in the files is decided by UsageFiles and QuotaFiles.
 #pragma once
 
 #include <sys/stat.h>
@@ -43,13 +43,15 @@ class VirtualTree {
   Result<std::vector<Child>> list(NodeId id);
 
   Result<uint64_t> open(NodeId id, int flags);
-  Result<std::pair<Node, uint64_t>> create(NodeId parent, std::string_view name, bool exclusive, bool truncate);
+  Result<std::pair<Node, uint64_t>> create(NodeId parent, std::string_view name, bool exclusive,
+                                           bool truncate);
   Result<std::string> read(uint64_t handle, size_t size, uint64_t offset);
   Result<size_t> write(uint64_t handle, std::string_view data, uint64_t offset);
   Result<void> flush(uint64_t handle);
   void release(uint64_t handle);
   Result<void> unlink(NodeId parent, std::string_view name);
-  Result<void> rename(NodeId parent, std::string_view name, NodeId new_parent, std::string_view new_name, unsigned flags);
+  Result<void> rename(NodeId parent, std::string_view name, NodeId new_parent, std::string_view new_name,
+                      unsigned flags);
 
  private:
   struct Handle {

@@ -1,0 +1,80 @@
+// System calls that fail at random, as a control file says.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fs/sys.hpp"
+
+namespace limaquota {
+
+// The control file holds lines `CALL:FAULT:N`: one CALL in N fails. FAULT is an errno's name (EIO, ENOSPC, EINTR,
+// EDQUOT): the call does nothing and fails; with `late ` before it (late EIO): the call does its work and fails
+// nevertheless, a write half of it; or `short`: a read, write or copy does half. CALL is the name of a function of
+// Sys, and for openat one of openat_path (O_PATH), openat_create, openat_write, openat_read. The file is read
+// again every 50 ms; empty or absent: no faults. `<file>.count` says how many were injected.
+// Thread safety: as Sys.
+class FaultySys : public Sys {
+ public:
+  FaultySys(std::string control_file, uint64_t seed);
+
+  Result<Fd> openat(int dir, const char* name, int flags, mode_t mode) override;
+  Result<size_t> pread(int fd, void* buffer, size_t size, off_t offset) override;
+  Result<size_t> pwrite(int fd, const void* buffer, size_t size, off_t offset) override;
+  Result<void> fallocate(int fd, int mode, off_t offset, off_t length) override;
+  Result<void> ftruncate(int fd, off_t size) override;
+  Result<size_t> copy_file_range(int in, off_t in_offset, int out, off_t out_offset, size_t size) override;
+  Result<off_t> lseek(int fd, off_t offset, int whence) override;
+  Result<void> fsync(int fd) override;
+  Result<void> fdatasync(int fd) override;
+  Result<void> write_back(int fd) override;
+  Result<struct stat> fstat(int fd) override;
+  Result<struct stat> fstatat(int dir, const char* name, int flags) override;
+  Result<struct statvfs> fstatvfs(int fd) override;
+  Result<void> setxattr(int fd, const char* name, const void* value, size_t size, int flags) override;
+  Result<void> removexattr(int fd, const char* name) override;
+  Result<void> mkdirat(int dir, const char* name, mode_t mode) override;
+  Result<void> symlinkat(const char* target, int dir, const char* name) override;
+  Result<void> linkat(int fd, int dir, const char* name) override;
+  Result<void> unlinkat(int dir, const char* name, int flags) override;
+  Result<void> renameat2(int dir, const char* name, int new_dir, const char* new_name, unsigned flags) override;
+  Result<std::string> readlink(int fd) override;
+  Result<size_t> getdents(int fd, void* buffer, size_t size) override;
+  Result<std::vector<Extent>> extents(int fd, uint64_t offset, uint64_t length, size_t limit) override;
+  Result<uint64_t> count_extents(int fd, uint64_t offset) override;
+
+ private:
+  enum class When { never, before, after, halfway };
+  struct Fault {
+    When when = When::never;
+    Errno error;
+  };
+  struct Rule {
+    std::string call;
+    Fault fault;
+    unsigned one_in = 0;
+  };
+
+  Fault next(std::string_view call);
+  void read_control_file();
+  template <class Call>
+  auto with_fault(std::string_view name, Call call) -> decltype(call());
+  template <class Call>
+  Result<size_t> counted_with_fault(std::string_view name, size_t size, Call call);
+
+  const std::string control_file_;
+  std::mutex mutex_;
+  // guarded by mutex_
+  std::mt19937_64 random_;
+  std::vector<Rule> rules_;
+  std::chrono::steady_clock::time_point read_at_;
+  uint64_t injected_ = 0;
+  uint64_t told_ = 0;
+};
+
+}  // namespace limaquota
