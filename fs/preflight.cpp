@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <chrono>
 #include <climits>
 #include <csignal>
 #include <cstdlib>
@@ -13,12 +14,15 @@
 #include <fstream>
 #include <memory>
 #include <sstream>
+#include <thread>
 
 #include "accounting/layout.hpp"
 #include "accounting/usage_text.hpp"
 
 namespace limaquota {
 namespace {
+
+constexpr int ending_daemon_looks = 100;
 
 bool lies_in(std::string_view path, std::string_view directory) {
   if (directory == "/") return path.starts_with('/');
@@ -74,7 +78,8 @@ std::vector<std::string> running_vms(const std::string& home) {
   for_each_name(home, [&](const std::string& name) {
     if (!is_vm_name(name)) return;
     for (const char* file : {"qemu.pid", "ha.pid", "vz.pid"}) {
-      const long pid = std::strtol(first_line(fmt::format("{}/{}/{}", home, name, file)).c_str(), nullptr, 10);
+      const long pid =
+          std::strtol(first_line(fmt::format("{}/{}/{}", home, name, file)).c_str(), nullptr, 10);
       if (pid <= 1 || (::kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH)) continue;
       running.push_back(escape_name(name));
       return;
@@ -83,8 +88,13 @@ std::vector<std::string> running_vms(const std::string& home) {
   return running;
 }
 
-std::optional<std::string> user_of_tree(const std::string& tree) {
-  std::optional<std::string> found;
+struct User {
+  std::string command;
+  std::string what;  // a clause for people
+};
+
+std::optional<User> user_of_tree(const std::string& tree) {
+  std::optional<User> found;
   const std::string self = std::to_string(::getpid());
   for_each_name("/proc", [&](const std::string& pid) {
     if (found || std::isdigit(static_cast<unsigned char>(pid[0])) == 0 || pid == self) return;
@@ -93,14 +103,15 @@ std::optional<std::string> user_of_tree(const std::string& tree) {
       const std::string target = link_target(base + what);
       if (target.empty() || target == "/" || !lies_in(target, tree)) continue;
       const char* word = std::strcmp(what, "/cwd") == 0 ? "has its working directory" : "runs from";
-      found = fmt::format("{} (pid {}) {} in {}: end it or let it go elsewhere first", command_of(pid), pid,
-                          word, escape_name(target));
+      found = User{command_of(pid), fmt::format("{} (pid {}) {} in {}: end it or let it go elsewhere first",
+                                                command_of(pid), pid, word, escape_name(target))};
       return;
     }
     for_each_name(base + "/fd", [&](const std::string& fd) {
       const std::string target = link_target(base + "/fd/" + fd);
       if (found || target.empty() || !lies_in(target, tree)) return;
-      found = fmt::format("{} (pid {}) has {} open: end it first", command_of(pid), pid, escape_name(target));
+      found = User{command_of(pid), fmt::format("{} (pid {}) has {} open: end it first", command_of(pid), pid,
+                                                escape_name(target))};
     });
   });
   return found;
@@ -163,7 +174,13 @@ std::optional<std::string> reason_against_mount(const std::string& source, const
     return fmt::format("{} is in use: VMs are running ({}): stop them first: limactl stop {}", source,
                        fmt::join(vms, ", "), vms.front());
   }
-  if (const auto user = user_of_tree(source)) return fmt::format("{} is in use: {}", source, *user);
+  auto user = user_of_tree(source);
+  // After an unmount the daemon lets go of the tree a moment later.
+  for (int i = 0; i < ending_daemon_looks && user && user->command == "limaquota"; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    user = user_of_tree(source);
+  }
+  if (user) return fmt::format("{} is in use: {}", source, user->what);
   return std::nullopt;
 }
 

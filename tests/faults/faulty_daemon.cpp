@@ -1,5 +1,5 @@
-// limaquota_faulty mount -f [-o OPTION]... [SOURCE] MOUNTPOINT: the daemon on system calls that fail as the file says
-// that LIMAQUOTA_FAULTS names, seeded with LIMAQUOTA_FAULTS_SEED.
+// limaquota_faulty mount -f [-o OPTION]... [SOURCE] MOUNTPOINT: the daemon on system calls that fail as the
+// file says that LIMAQUOTA_FAULTS names, seeded with LIMAQUOTA_FAULTS_SEED.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -11,7 +11,8 @@ int main(int argc, char** argv) {
   const char* control_file = std::getenv("LIMAQUOTA_FAULTS");
   const char* seed = std::getenv("LIMAQUOTA_FAULTS_SEED");
   if (control_file == nullptr || argc < 4 || std::strcmp(argv[1], "mount") != 0) {
-    std::fprintf(stderr, "usage: LIMAQUOTA_FAULTS=FILE %s mount -f [-o OPTION]... [SOURCE] MOUNTPOINT\n", argv[0]);
+    std::fprintf(stderr, "usage: LIMAQUOTA_FAULTS=FILE %s mount -f [-o OPTION]... [SOURCE] MOUNTPOINT\n",
+                 argv[0]);
     return 2;
   }
   limaquota::MountOptions options;

@@ -22,7 +22,8 @@ Errno errno_named(std::string_view name) {
 
 }  // namespace
 
-FaultySys::FaultySys(std::string control_file, uint64_t seed) : control_file_(std::move(control_file)), random_(seed) {
+FaultySys::FaultySys(std::string control_file, uint64_t seed)
+    : control_file_(std::move(control_file)), random_(seed) {
   read_control_file();
 }
 
@@ -90,7 +91,8 @@ Result<size_t> FaultySys::pread(int fd, void* buffer, size_t size, off_t offset)
 }
 
 Result<size_t> FaultySys::pwrite(int fd, const void* buffer, size_t size, off_t offset) {
-  return counted_with_fault("pwrite", size, [&](size_t part) { return Sys::pwrite(fd, buffer, part, offset); });
+  return counted_with_fault("pwrite", size,
+                            [&](size_t part) { return Sys::pwrite(fd, buffer, part, offset); });
 }
 
 Result<void> FaultySys::fallocate(int fd, int mode, off_t offset, off_t length) {
@@ -102,8 +104,9 @@ Result<void> FaultySys::ftruncate(int fd, off_t size) {
 }
 
 Result<size_t> FaultySys::copy_file_range(int in, off_t in_offset, int out, off_t out_offset, size_t size) {
-  return counted_with_fault("copy_file_range", size,
-                            [&](size_t part) { return Sys::copy_file_range(in, in_offset, out, out_offset, part); });
+  return counted_with_fault("copy_file_range", size, [&](size_t part) {
+    return Sys::copy_file_range(in, in_offset, out, out_offset, part);
+  });
 }
 
 Result<off_t> FaultySys::lseek(int fd, off_t offset, int whence) {
@@ -158,7 +161,8 @@ Result<void> FaultySys::unlinkat(int dir, const char* name, int flags) {
   return with_fault("unlinkat", [&] { return Sys::unlinkat(dir, name, flags); });
 }
 
-Result<void> FaultySys::renameat2(int dir, const char* name, int new_dir, const char* new_name, unsigned flags) {
+Result<void> FaultySys::renameat2(int dir, const char* name, int new_dir, const char* new_name,
+                                  unsigned flags) {
   return with_fault("renameat2", [&] { return Sys::renameat2(dir, name, new_dir, new_name, flags); });
 }
 

@@ -13,11 +13,11 @@
 
 namespace limaquota {
 
-// The control file holds lines `CALL:FAULT:N`: one CALL in N fails. FAULT is an errno's name (EIO, ENOSPC, EINTR,
-// EDQUOT): the call does nothing and fails; with `late ` before it (late EIO): the call does its work and fails
-// nevertheless, a write half of it; or `short`: a read, write or copy does half. CALL is the name of a function of
-// Sys, and for openat one of openat_path (O_PATH), openat_create, openat_write, openat_read. The file is read
-// again every 50 ms; empty or absent: no faults. `<file>.count` says how many were injected.
+// The control file holds lines `CALL:FAULT:N`: one CALL in N fails. FAULT is an errno's name (EIO, ENOSPC,
+// EINTR, EDQUOT): the call does nothing and fails; with `late ` before it (late EIO): the call does its work
+// and fails nevertheless, a write half of it; or `short`: a read, write or copy does half. CALL is the name
+// of a function of Sys, and for openat one of openat_path (O_PATH), openat_create, openat_write, openat_read.
+// The file is read again every 50 ms; empty or absent: no faults. `<file>.count` says how many were injected.
 // Thread safety: as Sys.
 class FaultySys : public Sys {
  public:
@@ -42,7 +42,8 @@ class FaultySys : public Sys {
   Result<void> symlinkat(const char* target, int dir, const char* name) override;
   Result<void> linkat(int fd, int dir, const char* name) override;
   Result<void> unlinkat(int dir, const char* name, int flags) override;
-  Result<void> renameat2(int dir, const char* name, int new_dir, const char* new_name, unsigned flags) override;
+  Result<void> renameat2(int dir, const char* name, int new_dir, const char* new_name,
+                         unsigned flags) override;
   Result<std::string> readlink(int fd) override;
   Result<size_t> getdents(int fd, void* buffer, size_t size) override;
   Result<std::vector<Extent>> extents(int fd, uint64_t offset, uint64_t length, size_t limit) override;

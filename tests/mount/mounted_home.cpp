@@ -221,6 +221,13 @@ void MountedHome::expect_clean_log() const {
 }
 
 void MountedHome::finish() {
+  siginfo_t ended = {};
+  if (daemon_ > 0 && ::waitid(P_PID, static_cast<id_t>(daemon_), &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+      ended.si_pid == daemon_ && is_mounted()) {
+    ADD_FAILURE() << "the daemon died with status " << wait_for_daemon() << "; its log:\n" << log();
+    detach();
+    return;
+  }
   if (daemon_ > 0) {
     expect_exact();
     expect_no_leaked_descriptors();

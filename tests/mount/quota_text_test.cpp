@@ -87,7 +87,20 @@ TEST_P(QuotaTextTest, TextWithoutAFinalNewlineCountsFromClose) {
   ASSERT_EQ(write_piece(fd, "limit 32MiB"), 0);
   EXPECT_EQ(limit(), 64 * MiB);
   EXPECT_EQ(fd.close(), 0);
-  EXPECT_EQ(limit(), 32 * MiB);
+  EXPECT_TRUE(eventually([&] { return limit() == 32 * MiB; }));
+}
+
+// A shell's redirection opens, duplicates and closes before it writes; its children close what they
+// inherited.
+TEST_P(QuotaTextTest, ClosingADuplicateIsNotYetTheClose) {
+  const Fd fd = open_file(file_, O_WRONLY | O_TRUNC);
+  Fd(::dup(fd.get())).close();
+  ASSERT_EQ(write_piece(fd, "limit 12"), 0);
+  EXPECT_EQ(in_child([&] { return errno_of(::close(fd.get())); }), 0);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(limit(), 64 * MiB);
+  ASSERT_EQ(write_piece(fd, "8MiB\n"), 0);
+  EXPECT_EQ(limit(), 128 * MiB);
 }
 
 TEST_P(QuotaTextTest, AppendingIsParsedWithWhatIsThere) {

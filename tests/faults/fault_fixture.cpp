@@ -1,0 +1,84 @@
+#include "tests/faults/fault_fixture.hpp"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <thread>
+
+#include "tests/mount/backings.hpp"
+
+namespace limaquota::fault_tests {
+
+using namespace mount_tests;
+
+std::string name_of(const ::testing::TestParamInfo<FaultCase>& test) {
+  std::string name = test.param.filesystem + "_" + test.param.rules;
+  for (char& c : name)
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '_';
+  return name;
+}
+
+std::vector<FaultCase> on_all(const std::vector<std::string>& kinds) {
+  std::vector<FaultCase> cases;
+  for (const char* filesystem : {"tmpfs", "ext4", "xfs"})
+    for (const std::string& kind : kinds) cases.push_back({filesystem, kind});
+  return cases;
+}
+
+uint64_t FaultTest::operations() {
+  return environment_number("LIMAQUOTA_FAULT_OPERATIONS", slow_build() ? 100 : 300);
+}
+
+uint64_t FaultTest::seed() { return environment_number("LIMAQUOTA_FAULTS_SEED", 1); }
+
+void FaultTest::SetUp() {
+  const std::string why = why_not_prepared(GetParam().filesystem);
+  if (!why.empty()) GTEST_SKIP() << why;
+  scratch_ = std::make_unique<Scratch>(GetParam().filesystem);
+  ::setenv("LIMAQUOTA_FAULTS", (scratch_->path() / "faults").c_str(), 1);
+  fs::create_directory(scratch_->path() / "home");
+  prepare(scratch_->path() / "home");
+  if (mounts_by_itself()) mount();
+}
+
+void FaultTest::mount() {
+  home_ = std::make_unique<MountedHome>(*scratch_, MountSetup{});
+  home_->expect_log(".");  // faults may be told of
+}
+
+void FaultTest::TearDown() {
+  if (home_ != nullptr) home_->finish();
+  home_.reset();
+  scratch_.reset();
+}
+
+void FaultTest::faults_on(std::string_view rules) {
+  std::ofstream(scratch_->path() / "faults") << rules << "\n";
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+}
+
+void FaultTest::faults_off() {
+  // More than one reading apart from each other: the second also tells the count.
+  for (int i = 0; i < 2; ++i) {
+    faults_on("");
+    (void)::access((home_->mount() / ".usage" / "_host").c_str(), R_OK);
+    (void)home_->host_free();
+    std::ifstream(home_->mount() / ".usage" / "_host").peek();
+  }
+}
+
+uint64_t FaultTest::injected() const {
+  uint64_t count = 0;
+  std::ifstream(scratch_->path() / "faults.count") >> count;
+  return count;
+}
+
+void FaultTest::expect_figures_come_right() {
+  for (const std::string& account : home_->accounts()) {
+    EXPECT_TRUE(home_->comes_to_rest(account, 5))
+        << account << ": used " << home_->used(account) << ", du " << home_->du(account);
+  }
+}
+
+}  // namespace limaquota::fault_tests
