@@ -100,12 +100,12 @@ std::string Accounts::read_link(int dir, const char* name) const {
 }
 
 bool Accounts::inside(const std::string& link, std::string_view directory) const {
-  namespace path = std::filesystem;
-  for (const std::string& home : homes_) {
-    const path::path target = (path::path(home) / directory / link).lexically_normal();
-    const auto [at, rest] =
-        std::mismatch(path::path(home).begin(), path::path(home).end(), target.begin(), target.end());
-    if (at == path::path(home).end()) return true;
+  namespace files = std::filesystem;
+  for (const std::string& path : homes_) {
+    const files::path home(path);
+    const files::path target = (home / directory / link).lexically_normal();
+    // An absolute link replaces what is before it.
+    if (std::mismatch(home.begin(), home.end(), target.begin(), target.end()).first == home.end()) return true;
   }
   return false;
 }

@@ -55,7 +55,7 @@ void FaultTest::TearDown() {
 
 void FaultTest::faults_on(std::string_view rules) {
   std::ofstream(scratch_->path() / "faults") << rules << "\n";
-  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  std::this_thread::sleep_for(std::chrono::milliseconds(10));
 }
 
 void FaultTest::faults_off() {

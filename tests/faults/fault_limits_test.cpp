@@ -20,7 +20,7 @@ TEST_P(FaultyLimitFile, HoldsTheNewLimitOrTheOldOneAndSaysWhich) {
   const auto text_of = [](uint64_t limit) { return "limit " + std::to_string(limit / MiB) + "MiB\n"; };
   home().set_limit("vm", text_of(in_force));
   const fs::path kept = home().backing() / ".quota" / "vm";
-  for (uint64_t i = 0; i < 20; ++i) {
+  for (uint64_t i = 0; i < 10; ++i) {
     faults_on();
     const uint64_t wanted = (101 + i) * MiB;
     const int error = home().try_set_limit("vm", text_of(wanted));

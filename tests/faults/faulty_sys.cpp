@@ -11,7 +11,7 @@ namespace limaquota {
 namespace {
 
 using namespace std::chrono_literals;
-constexpr auto read_again_after = 50ms;
+constexpr auto read_again_after = 5ms;
 
 Errno errno_named(std::string_view name) {
   if (name == "ENOSPC") return Errno{ENOSPC};

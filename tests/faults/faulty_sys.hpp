@@ -17,7 +17,7 @@ namespace limaquota {
 // EINTR, EDQUOT): the call does nothing and fails; with `late ` before it (late EIO): the call does its work
 // and fails nevertheless, a write half of it; or `short`: a read, write or copy does half. CALL is the name
 // of a function of Sys, and for openat one of openat_path (O_PATH), openat_create, openat_write, openat_read.
-// The file is read again every 50 ms; empty or absent: no faults. `<file>.count` says how many were injected.
+// The file is read again every 5 ms; empty or absent: no faults. `<file>.count` says how many were injected.
 // Thread safety: as Sys.
 class FaultySys : public Sys {
  public:
