@@ -86,17 +86,21 @@ void Accounts::changed(Role parent, AccountId account, std::string_view name) {
   if (!disks && !vm) return;
   const std::lock_guard lock(refresh_mutex_);
   const auto home = backing_.sys().openat(backing_.root(), ".", O_RDONLY | O_DIRECTORY, 0);
-  if (!home) return;
   const std::string vm_name = parent == Role::root ? std::string(name) : ledger_.name(account);
-  if (vm && is_vm_name(vm_name)) refresh_vm(home->get(), vm_name);
-  if (disks) refresh_disks(home->get());
+  bool all = home.operator bool();
+  if (all && vm && is_vm_name(vm_name)) all = refresh_vm(home->get(), vm_name);
+  if (all && disks) all = refresh_disks(home->get());
+  if (!all) stale_ = true;
 }
 
-std::string Accounts::read_link(int dir, const char* name) const {
+// The target of a symlink; empty where there is none of that name.
+Result<std::string> Accounts::read_link(int dir, const char* name) const {
   const auto fd = backing_.sys().openat(dir, name, O_PATH | O_NOFOLLOW, 0);
-  if (!fd) return {};
-  const auto target = backing_.sys().readlink(fd->get());
-  return target ? *target : std::string();
+  if (!fd && fd.error().value == ENOENT) return std::string();
+  if (!fd) return fd.error();
+  auto target = backing_.sys().readlink(fd->get());
+  if (!target && (target.error().value == EINVAL || target.error().value == ENOENT)) return std::string();
+  return target;
 }
 
 bool Accounts::inside(const std::string& link, std::string_view directory) const {
@@ -105,71 +109,96 @@ bool Accounts::inside(const std::string& link, std::string_view directory) const
     const files::path home(path);
     const files::path target = (home / directory / link).lexically_normal();
     // An absolute link replaces what is before it.
-    if (std::mismatch(home.begin(), home.end(), target.begin(), target.end()).first == home.end()) return true;
+    if (std::mismatch(home.begin(), home.end(), target.begin(), target.end()).first == home.end())
+      return true;
   }
   return false;
 }
 
-void Accounts::refresh_disks(int home) {
+// An attachment that cannot be read stays as it is: false then.
+bool Accounts::refresh_disks(int home) {
   Sys& sys = backing_.sys();
   const auto disks =
       sys.openat(home, std::string(disks_directory).c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-  if (!disks) return;
-  for (const std::string& name : read_names(sys, disks->get())) {
+  if (!disks) return disks.error().value == ENOENT || disks.error().value == ENOTDIR;
+  const auto names = read_names(sys, disks->get());
+  if (!names) return false;
+  bool all = true;
+  for (const std::string& name : *names) {
     const auto disk = ledger_.find(account_of_disk(name));
     if (!disk) continue;
-    std::optional<AccountId> vm;
     const auto dir = sys.openat(disks->get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-    if (dir) {
-      const std::string target = read_link(dir->get(), std::string(in_use_by).c_str());
-      const std::filesystem::path path = std::filesystem::path(target).lexically_normal();
-      const std::string vm_name = path.has_filename() ? path.filename() : path.parent_path().filename();
-      if (is_vm_name(vm_name) && inside(target, account_of_disk(name))) vm = ledger_.find(vm_name);
+    const auto target =
+        dir ? read_link(dir->get(), std::string(in_use_by).c_str()) : Result<std::string>(dir.error());
+    if (!target) {
+      all = false;
+      continue;
     }
+    std::optional<AccountId> vm;
+    const std::filesystem::path path = std::filesystem::path(*target).lexically_normal();
+    const std::string vm_name = path.has_filename() ? path.filename() : path.parent_path().filename();
+    if (is_vm_name(vm_name) && inside(*target, account_of_disk(name))) vm = ledger_.find(vm_name);
     ledger_.charge_to(*disk, vm);
   }
+  return all;
 }
 
-void Accounts::refresh_vm(int home, const std::string& name) {
+bool Accounts::refresh_vm(int home, const std::string& name) {
   Sys& sys = backing_.sys();
   const auto st = sys.fstatat(home, name.c_str(), AT_SYMLINK_NOFOLLOW);
-  if (!st) return;
-  const auto outside = [&](std::string_view what) {
-    const AccountId id = ledger_.open(name);
-    ledger_.set_outside(id, true);
+  if (!st) return st.error().value == ENOENT;
+  const auto set_outside = [&](AccountId id, std::string_view what) {
+    ledger_.set_outside(id, !what.empty());
+    if (what.empty()) return;
     log_warning("{} of VM {} leads out of the Lima home: it is not limited", what, escape_name(name));
   };
   if (S_ISLNK(st->st_mode)) {
-    if (!inside(read_link(home, name.c_str()), "")) outside("the directory");
-    return;
+    const auto target = read_link(home, name.c_str());
+    if (!target) return false;
+    if (!inside(*target, "")) set_outside(ledger_.open(name), "the directory");
+    return true;
   }
   const auto id = ledger_.find(name);
-  if (!S_ISDIR(st->st_mode) || !id) return;
+  if (!S_ISDIR(st->st_mode) || !id) return true;
   const auto dir = sys.openat(home, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-  if (!dir) return;
-  ledger_.set_outside(*id, false);
+  if (!dir) return dir.error().value == ENOENT || dir.error().value == EACCES;
+  std::string_view outside;
   for (const char* disk : {"disk", "diffdisk", "basedisk", "image", "iso"}) {
-    const std::string target = read_link(dir->get(), disk);
-    if (!target.empty() && !inside(target, name)) outside(disk);
+    const auto target = read_link(dir->get(), disk);
+    if (!target) return false;
+    if (!target->empty() && !inside(*target, name)) outside = disk;
   }
-  const auto file =
-      sys.openat(dir->get(), std::string(yaml_name).c_str(), O_RDONLY | O_NONBLOCK | O_NOFOLLOW, 0);
+  set_outside(*id, outside);
+  read_yaml(*id, dir->get());
+  return true;
+}
+
+void Accounts::read_yaml(AccountId id, int dir) {
+  Sys& sys = backing_.sys();
+  const auto file = sys.openat(dir, std::string(yaml_name).c_str(), O_RDONLY | O_NONBLOCK | O_NOFOLLOW, 0);
   const auto yaml_st = file ? sys.fstat(file->get()) : Result<struct stat>(file.error());
   if (!yaml_st || !S_ISREG(yaml_st->st_mode) || yaml_st->st_size > largest_yaml) return;
   std::string yaml(static_cast<size_t>(yaml_st->st_size), '\0');
   const auto size = sys.pread(file->get(), yaml.data(), yaml.size(), 0);
-  if (size) ledger_.set_virtual_fallback(*id, lima_yaml_disk_size({yaml.data(), *size}).value_or(Bytes(0)));
+  if (size) ledger_.set_virtual_fallback(id, lima_yaml_disk_size({yaml.data(), *size}).value_or(Bytes(0)));
 }
 
-void Accounts::refresh() {
+bool Accounts::refresh() {
   const std::lock_guard lock(refresh_mutex_);
   Sys& sys = backing_.sys();
   const auto home = sys.openat(backing_.root(), ".", O_RDONLY | O_DIRECTORY, 0);
-  if (!home) return;
-  for (const std::string& name : read_names(sys, home->get())) {
-    if (is_vm_name(name)) refresh_vm(home->get(), name);
+  const auto names = home ? read_names(sys, home->get()) : Result<std::vector<std::string>>(home.error());
+  bool all = names.operator bool();
+  for (size_t i = 0; names && i < names->size(); ++i) {
+    if (is_vm_name((*names)[i])) all = refresh_vm(home->get(), (*names)[i]) && all;
   }
-  refresh_disks(home->get());
+  all = home && refresh_disks(home->get()) && all;
+  stale_ = !all;
+  return all;
+}
+
+void Accounts::refresh_again() {
+  if (stale_) refresh();
 }
 
 }  // namespace limaquota

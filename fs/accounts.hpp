@@ -2,6 +2,7 @@
 // attached.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <mutex>
 #include <string>
@@ -42,15 +43,18 @@ class Accounts {
 
   // Reads every `_disks/<name>/in_use_by` again, and every symlink that may lead a VM or a disk out of the
   // tree, and `lima.yaml` of VMs without a disk.
-  void refresh();
+  // False where something could not be read: refresh_again tries that again.
+  bool refresh();
+  void refresh_again();
   // The same for what a change of this entry, in a directory of this role and account, may have changed.
   void changed(Role parent, AccountId account, std::string_view name);
 
  private:
   bool inside(const std::string& link, std::string_view directory) const;
-  void refresh_disks(int home);
-  void refresh_vm(int home, const std::string& name);
-  std::string read_link(int dir, const char* name) const;
+  bool refresh_disks(int home);
+  bool refresh_vm(int home, const std::string& name);
+  void read_yaml(AccountId id, int dir);
+  Result<std::string> read_link(int dir, const char* name) const;
 
   const Backing& backing_;
   Ledger& ledger_;
@@ -58,6 +62,7 @@ class Accounts {
   const std::vector<std::string> homes_;
   AccountId shared_ = 0;
   std::mutex refresh_mutex_;  // one refresh at a time
+  std::atomic<bool> stale_{false};
 };
 
 }  // namespace limaquota

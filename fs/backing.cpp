@@ -156,7 +156,9 @@ bool Backing::directory_has_room(int dir, size_t name_length) const {
   if (!readable) return false;
   uint64_t bytes = 0;
   uint64_t entries = 2;  // "." and ".."
-  for (const std::string& name : read_names(sys_, readable->get())) {
+  const auto names = read_names(sys_, readable->get());
+  if (!names) return false;
+  for (const std::string& name : *names) {
     bytes += 24 + name.size();
     ++entries;
   }

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -71,6 +72,12 @@ std::vector<gid_t> groups_of(pid_t pid) {
 }
 
 }  // namespace
+
+bool in_group(const Caller& caller, gid_t group) {
+  if (caller.gid == group) return true;
+  const std::vector<gid_t> groups = groups_of(caller.pid);
+  return std::find(groups.begin(), groups.end(), group) != groups.end();
+}
 
 void prepare_thread() {
   ::unshare(CLONE_FS);

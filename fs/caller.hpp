@@ -12,6 +12,9 @@ struct Caller {
   mode_t umask = 0;
 };
 
+// Whether the caller belongs to the group: by its own id, or one of its others.
+bool in_group(const Caller& caller, gid_t group);
+
 // Called once in every thread that serves: gives the thread an umask of its own and, as root, drops the
 // capabilities that would let it use root's reserve of the filesystem (CAP_SYS_RESOURCE) or keep set-id bits
 // that a write must clear (CAP_FSETID).

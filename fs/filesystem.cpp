@@ -1,5 +1,6 @@
 #include "fs/filesystem.hpp"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include <ctime>
@@ -15,7 +16,8 @@ struct stat root_stat(const Backing& backing) {
 }  // namespace
 
 Filesystem::Filesystem(Sys& sys, Fd root, const FilesystemOptions& options)
-    : backing(sys, std::move(root), options.backing_options),
+    : open_flags(options.noatime ? O_NOATIME : 0),
+      backing(sys, std::move(root), options.backing_options),
       limits(backing, ledger),
       accounts(backing, ledger, limits, options.homes),
       settler(backing, ledger, table),
@@ -32,7 +34,7 @@ Filesystem::~Filesystem() { settler.stop(); }
 
 Result<void> Filesystem::start() {
   ledger.set_time(std::time(nullptr));
-  limits.load();
+  if (const auto loaded = limits.load(); !loaded) return loaded;
   limits.tick(std::time(nullptr));
   const auto scanned = tree.scan();
   if (!scanned) return scanned;
@@ -42,6 +44,8 @@ Result<void> Filesystem::start() {
         const int64_t now = std::time(nullptr);
         ledger.set_time(now);
         limits.tick(now);
+        tree.recount_now();
+        accounts.refresh_again();
       });
   return {};
 }

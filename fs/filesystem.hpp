@@ -24,6 +24,7 @@ struct FilesystemOptions {
   std::string backing_options;  // the backing filesystem's own mount options
   std::vector<std::string>
       homes;             // absolute paths of the Lima home: where it is mounted and where it is from
+  bool noatime = false;  // reading leaves access times alone
   int refusal = ENOSPC;  // what is beyond a budget: ENOSPC or EDQUOT
 };
 
@@ -38,6 +39,7 @@ class Filesystem {
   // Charges the tree and starts the thread that settles and ends loans.
   Result<void> start();
 
+  const int open_flags;  // O_NOATIME, or none
   Backing backing;
   Ledger ledger;
   InodeTable table;

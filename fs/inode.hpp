@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "accounting/allocation_map.hpp"
@@ -62,7 +63,9 @@ struct Charge {
   Relaxed<Role> role;
   Relaxed<bool> is_disk;  // a disk file, with a record in the ledger
   Relaxed<bool> is_yaml;  // a VM's lima.yaml
-  // Only for an inode with names in several accounts (found at mount): all of them; it counts in each.
+  std::string handle;     // the file handle: its inode can be found again by it, as root
+  // For an inode that had several names: where they are (links from outside the tree do not count). It counts
+  // in each account that holds one. Without it there is one name.
   std::unique_ptr<std::vector<Holder>> holders;
 };
 
@@ -78,7 +81,8 @@ struct Inode {
   mode_t type = 0;                  // S_IFMT part
   std::atomic<unsigned> opens{0};   // descriptors of open files
   std::atomic<bool> direct{false};  // how it is opened while opens > 0: direct I/O or through the page cache
-  std::atomic<bool> listed{false};  // on the settle list, which keeps it in the table
+  std::atomic<bool> dead{false};  // its charge was given back: `charge` must not be touched; set under mutex
+  std::atomic<bool> listed{false};           // on the settle list, which keeps it in the table
   std::atomic<bool> may_have_set_id{false};  // set-uid or set-gid bits may have to be kept or cleared by us
 
   std::mutex mutex;
@@ -86,6 +90,7 @@ struct Inode {
   Charge& charge;
   Bytes slack;                   // what the ledger holds for this inode's late metadata
   uint64_t unsettled = 0;        // extents that may come of writes not yet known to be on disk
+  uint64_t settled = 0;          // how often `unsettled` was taken down
   uint64_t unwritten = 0;        // unwritten blocks: each may split an extent when it is written
   uint64_t extents_at_most = 0;  // upper bound of the extents present
   Bytes unknown_growth;          // reserved by an operation after which fstat failed
@@ -96,14 +101,18 @@ struct Inode {
   bool maybe_shared = false;  // has, or may have, shared extents
   unsigned sharing = 0;       // copies under way that may share any block of it
   bool preallocated_past_end = false;
-  bool gone = false;  // no name is left
-  bool dead = false;  // its charge was given back: `charge` must not be touched
+  bool gone = false;            // no name is left
+  bool linked_outside = false;  // gone from the tree, but not from the filesystem
+  bool dying = false;           // counted in the table's `dying`
   std::chrono::steady_clock::time_point dirty_since;
   std::chrono::steady_clock::time_point last_write;
 
   // --- guarded by the table's mutex ---
   uint64_t lookups = 0;
 };
+
+// The generation that the kernel sees: 32 bits that stand for the file handle (FNV-1a).
+uint32_t generation_of(const std::string& handle);
 
 using InodePtr = std::shared_ptr<Inode>;
 

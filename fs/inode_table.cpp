@@ -1,6 +1,8 @@
 #include "fs/inode_table.hpp"
 
 #include <algorithm>
+#include <chrono>
+#include <utility>
 
 namespace limaquota {
 namespace {
@@ -15,6 +17,12 @@ void InodeTable::set_root(dev_t device, ino_t inode) {
   device_index_.emplace(device, 0);
 }
 
+uint32_t generation_of(const std::string& handle) {
+  uint32_t hash = 2166136261U;
+  for (const char c : handle) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619U;
+  return hash;
+}
+
 NodeId InodeTable::id_of(dev_t device, ino_t inode) {
   const std::lock_guard lock(mutex_);
   if (device == root_device_ && inode == root_inode_) return root_node;
@@ -25,6 +33,25 @@ NodeId InodeTable::id_of(dev_t device, ino_t inode) {
   return id;
 }
 
+namespace {
+int64_t steady_now() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
+// Longer than this only an inode waits that somebody holds in another way (a working directory, O_PATH).
+constexpr int64_t dying_nanoseconds = 200'000'000;
+}  // namespace
+
+void InodeTable::mark_dying(Inode& inode) {
+  if (inode.dying || !inode.gone || inode.opens > 0) return;
+  inode.dying = true;
+  ++dying_;
+  last_death_ = steady_now();
+}
+
+void InodeTable::unmark_dying(Inode& inode) {
+  if (std::exchange(inode.dying, false)) --dying_;
+}
+
+bool InodeTable::some_dying() const { return dying_ > 0 && steady_now() - last_death_ < dying_nanoseconds; }
+
 InodePtr InodeTable::find(NodeId id) const {
   const std::lock_guard lock(mutex_);
   const auto found = inodes_.find(id);
@@ -34,8 +61,11 @@ InodePtr InodeTable::find(NodeId id) const {
 InodePtr InodeTable::enter(NodeId id, Fd&& o_path, const std::function<void(Inode&)>& fill) {
   const std::lock_guard lock(mutex_);
   InodePtr& slot = inodes_[id];
-  if (!slot) {
+  if (!slot || slot->dead) {
+    // A dead one came back by a link from outside the tree: the kernel's lookups of it still count.
+    const uint64_t lookups = slot ? slot->lookups : 0;
     slot = std::make_shared<Inode>(id, std::move(o_path), charges_[id]);
+    slot->lookups = lookups;
     fill(*slot);
   }
   ++slot->lookups;

@@ -33,8 +33,12 @@ class InodeTable {
   void drop_charge(NodeId id);
   size_t charges() const;
 
-  // How many inodes without names the kernel still has to let go: their blocks come back soon.
-  std::atomic<int> dying{0};
+  // Inodes without names that nobody has open, but that the kernel has yet to let go: their blocks come back
+  // at once, as a rule. The caller holds inode.mutex.
+  void mark_dying(Inode& inode);
+  void unmark_dying(Inode& inode);
+  // True where waiting a little may bring blocks back.
+  bool some_dying() const;
 
  private:
   mutable std::mutex mutex_;
@@ -43,6 +47,9 @@ class InodeTable {
   std::unordered_map<dev_t, uint64_t> device_index_;
   std::unordered_map<NodeId, InodePtr> inodes_;
   std::unordered_map<NodeId, Charge> charges_;
+
+  std::atomic<int> dying_{0};
+  std::atomic<int64_t> last_death_{0};  // nanoseconds of the steady clock
 };
 
 }  // namespace limaquota

@@ -52,16 +52,17 @@ Parsed<LimitStore::Entry> LimitStore::parse(std::string_view name, std::string_v
   return entry;
 }
 
-void LimitStore::load_directory(int dir, std::string_view prefix) {
+Result<void> LimitStore::load_directory(int dir, std::string_view prefix) {
   Sys& sys = backing_.sys();
-  for (const std::string& file : read_names(sys, dir)) {
+  const auto files = read_names(sys, dir);
+  if (!files) return files.error();
+  for (const std::string& file : *files) {
     if (file == temporary_name) (void)!sys.unlinkat(dir, file.c_str(), 0);
     if (file.starts_with('.')) continue;
-    const auto st = sys.fstatat(dir, file.c_str(), AT_SYMLINK_NOFOLLOW);
-    if (!st || !S_ISREG(st->st_mode)) continue;
+    if (prefix.empty() && file == disks_directory) continue;
     const std::string name = std::string(prefix) + file;
     std::array<char, largest_text + 1> buffer;
-    const auto fd = sys.openat(dir, file.c_str(), O_RDONLY | O_NOFOLLOW, 0);
+    const auto fd = sys.openat(dir, file.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
     const auto size = fd ? sys.pread(fd->get(), buffer.data(), buffer.size(), 0) : Result<size_t>(fd.error());
     std::string why = "cannot be read";
     if (size) {
@@ -81,18 +82,24 @@ void LimitStore::load_directory(int dir, std::string_view prefix) {
     entry.host_reserve = default_host_reserve;
     if (size) entry.text.assign(buffer.data(), *size);
   }
+  return {};
 }
 
-void LimitStore::load() {
+Result<void> LimitStore::load() {
   Sys& sys = backing_.sys();
   const auto top = sys.openat(backing_.root(), std::string(quota_directory).c_str(),
                               O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-  if (!top) return;
-  load_directory(top->get(), "");
+  if (!top) return top.error().value == ENOENT ? Result<void>() : Result<void>(top.error());
+  if (const auto loaded = load_directory(top->get(), ""); !loaded) return loaded;
   const auto disks =
       sys.openat(top->get(), std::string(disks_directory).c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-  if (disks) load_directory(disks->get(), std::string(disks_directory) + "/");
+  if (disks) {
+    const auto loaded = load_directory(disks->get(), std::string(disks_directory) + "/");
+    if (!loaded) return loaded;
+  }
+  if (!disks && disks.error().value != ENOENT) return disks.error();
   in_force(host_name);
+  return {};
 }
 
 bool LimitStore::is_limit(std::string_view name) const {
@@ -148,7 +155,7 @@ Result<Fd> LimitStore::directory(std::string_view name, std::string* file, bool 
   return open(top->get(), std::string(disks_directory));
 }
 
-Result<void> LimitStore::write_file(std::string_view name, std::string_view text) {
+Result<void> LimitStore::write_file(std::string_view name, std::string_view text, bool* renamed) {
   Sys& sys = backing_.sys();
   std::string file;
   const auto dir = directory(name, &file, true);
@@ -173,6 +180,7 @@ Result<void> LimitStore::write_file(std::string_view name, std::string_view text
     (void)!sys.unlinkat(dir->get(), temporary.c_str(), 0);
     return result;
   }
+  *renamed = true;
   return sys.fsync(dir->get());
 }
 
@@ -188,14 +196,16 @@ Result<void> LimitStore::put_locked(std::string_view name, std::string_view text
       ledger_.reserve({{ledger_.open(shared_account), backing_.metadata(entry.text.size())}}, Line::exempt,
                       backing_.host_sample(ledger_), nullptr);
   if (!reservation) return Errno{ENOSPC};
-  const auto written = write_file(name, entry.text);
-  if (!written) return written;
+  bool renamed = false;
+  const auto written = write_file(name, entry.text, &renamed);
+  // What is in force is what the file says, even where its durability could not be had.
+  if (!renamed) return written;
   {
     const std::lock_guard lock(mutex_);
     entries_[std::string(name)] = std::move(entry);
   }
   in_force(name);
-  return {};
+  return written;
 }
 
 Result<void> LimitStore::put(std::string_view name, std::string_view text) {
@@ -228,6 +238,19 @@ Result<void> LimitStore::remove(std::string_view name, bool soon) {
   return {};
 }
 
+bool LimitStore::move_file(std::string_view from, std::string_view to) {
+  std::string from_file;
+  std::string to_file;
+  const auto dir = directory(from, &from_file, false);
+  const auto to_dir = directory(to, &to_file, true);
+  if (!dir || !to_dir) return false;
+  const auto moved = backing_.sys().renameat2(dir->get(), from_file.c_str(), to_dir->get(), to_file.c_str(),
+                                              RENAME_NOREPLACE);
+  if (!moved && moved.error().value != ENOENT && moved.error().value != EEXIST) return false;
+  (void)!backing_.sys().fsync(to_dir->get());
+  return true;
+}
+
 bool LimitStore::follow(std::string_view from, std::string_view to) {
   {
     const std::lock_guard lock(files_mutex_);
@@ -235,23 +258,17 @@ bool LimitStore::follow(std::string_view from, std::string_view to) {
       const std::lock_guard texts(mutex_);
       if (!entries_.contains(from) || entries_.contains(to)) return false;
     }
-    std::string from_file;
-    std::string to_file;
-    const auto dir = directory(from, &from_file, false);
-    const auto to_dir = directory(to, &to_file, true);
-    if (!dir || !to_dir) return false;
-    const auto moved = backing_.sys().renameat2(dir->get(), from_file.c_str(), to_dir->get(), to_file.c_str(),
-                                                RENAME_NOREPLACE);
-    if (!moved) {
-      log_warning("the limit file of {} cannot follow to {}", escape_name(from), escape_name(to));
-      return false;
-    }
-    (void)!backing_.sys().fsync(to_dir->get());
+    // The limit goes along at once; its file as soon as that can be done.
     {
       const std::lock_guard texts(mutex_);
       auto node = entries_.extract(entries_.find(from));
       node.key() = std::string(to);
       entries_.insert(std::move(node));
+    }
+    if (!move_file(from, to)) {
+      log_warning("the limit file of {} cannot follow to {} yet", escape_name(from), escape_name(to));
+      const std::lock_guard texts(mutex_);
+      files_to_move_.emplace_back(from, to);
     }
     in_force(from);
     in_force(to);
@@ -266,8 +283,10 @@ Limits LimitStore::limits_of(std::string_view account, bool* from_file, bool* da
   *damaged = false;
   Limits limits;
   if (is_vm_name(account)) {
-    if (const auto found = entries_.find(default_name); found != entries_.end())
+    if (const auto found = entries_.find(default_name); found != entries_.end()) {
       limits = found->second.limits;
+      *damaged = found->second.damaged;
+    }
   }
   const auto found = entries_.find(account);
   if (found == entries_.end()) return limits;
@@ -302,6 +321,24 @@ void LimitStore::in_force(std::string_view name) {
   }
 }
 
+void LimitStore::move_files_again() {
+  std::vector<std::pair<std::string, std::string>> moves;
+  {
+    const std::lock_guard lock(mutex_);
+    moves.swap(files_to_move_);
+  }
+  if (moves.empty()) return;
+  {
+    const std::lock_guard lock(files_mutex_);
+    for (auto& move : moves) {
+      if (move_file(move.first, move.second)) continue;
+      const std::lock_guard texts(mutex_);
+      files_to_move_.push_back(std::move(move));
+    }
+  }
+  if (on_files_changed) on_files_changed();
+}
+
 void LimitStore::tick(int64_t now) {
   std::vector<std::string> ended;
   std::vector<std::string> removed;
@@ -317,6 +354,7 @@ void LimitStore::tick(int64_t now) {
     }
   }
   for (const std::string& name : removed) in_force(name);
+  move_files_again();
   if (ended.empty()) return;
   {
     const std::lock_guard lock(files_mutex_);
@@ -333,7 +371,8 @@ void LimitStore::tick(int64_t now) {
         found->second.text = limits_text(limits);
       }
       in_force(name);
-      if (!write_file(name, limits_text(limits))) {
+      bool renamed = false;
+      if (!write_file(name, limits_text(limits), &renamed)) {
         log_warning("the loan of {} is over, but its limit file cannot be written", escape_name(name));
       }
     }

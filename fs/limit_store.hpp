@@ -26,7 +26,7 @@ class LimitStore {
   LimitStore(const Backing& backing, Ledger& ledger) : backing_(backing), ledger_(ledger) {}
 
   // Reads everything that is there. What cannot be parsed is reported, kept, and the default put in force.
-  void load();
+  Result<void> load();
 
   // True for a name whose file is a limit: one that exists, a special name, or the name of an account.
   bool is_limit(std::string_view name) const;
@@ -62,10 +62,13 @@ class LimitStore {
   Parsed<Entry> parse(std::string_view name, std::string_view text) const;
   Limits limits_of(std::string_view account, bool* from_file, bool* damaged) const;
   void in_force(std::string_view name);
-  Result<void> write_file(std::string_view name, std::string_view text);
+  bool move_file(std::string_view from, std::string_view to);
+  void move_files_again();
+  // `*renamed`: the file holds the new text, whatever came after.
+  Result<void> write_file(std::string_view name, std::string_view text, bool* renamed);
   Result<void> put_locked(std::string_view name, std::string_view text);
   Result<Fd> directory(std::string_view name, std::string* file, bool create) const;
-  void load_directory(int dir, std::string_view prefix);
+  Result<void> load_directory(int dir, std::string_view prefix);
 
   const Backing& backing_;
   Ledger& ledger_;
@@ -75,6 +78,7 @@ class LimitStore {
   std::map<std::string, Entry, std::less<>> entries_;
   std::map<std::string, int64_t, std::less<>> ending_;  // removed files whose limits end at that Unix second
   int64_t now_ = 0;
+  std::vector<std::pair<std::string, std::string>> files_to_move_;  // follow() could not yet
 };
 
 }  // namespace limaquota

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "fs/caller.hpp"
 #include "fs/log.hpp"
 #include "fs/settler.hpp"
 
@@ -41,6 +42,11 @@ Claims MeteredIo::claims(const Inode& inode, Bytes bytes) const {
   return claims;
 }
 
+Claims MeteredIo::claims_of(Inode& inode, Bytes bytes) const {
+  const std::lock_guard lock(inode.mutex);
+  return claims(inode, bytes);
+}
+
 Bytes MeteredIo::slack_due(const Inode& inode) const {
   if (!regular(inode)) return Bytes(0);
   return backing_.slack().late(inode.unsettled + inode.unwritten, inode.extents_at_most) +
@@ -57,7 +63,10 @@ Bytes MeteredIo::slack_growth(const Inode& inode, uint64_t extents) const {
 uint64_t MeteredIo::unit_of(Inode& inode, int fd) {
   if (!inode.hints_known) {
     inode.hints_known = true;
-    if (backing_.kind() == BackingKind::xfs) inode.hints = backing_.sys().extent_hints(fd);
+    if (backing_.kind() == BackingKind::xfs) {
+      inode.hints = backing_.sys().extent_hints(fd);
+      if (inode.hints.preallocated) inode.preallocated_past_end = true;
+    }
   }
   return std::max(backing_.unit(), inode.hints.extent_size);
 }
@@ -96,6 +105,8 @@ Result<MeteredIo::Need> MeteredIo::exact_need(Inode& inode, int fd, ByteRange ra
   need.unwritten = std::min(counts->unwritten, inode.unwritten);
   need.extents = holes + (counts->unwritten - need.unwritten);
   need.bytes = Bytes(std::min(range.blocks(unit).count, holes) * unit);
+  // A write past the end zeroes the rest of the block in which the file ended.
+  if (inode.maybe_shared && range.offset > inode.size && inode.size % block != 0) need.bytes += Bytes(unit);
   if (need.extents > 0) need.bytes += slack_growth(inode, need.extents);
   return need;
 }
@@ -118,7 +129,7 @@ Result<uint64_t> MeteredIo::fitting(Inode& inode, int fd, ByteRange range, Bytes
 }
 
 bool MeteredIo::wait_for_others(const Refusal& refusal, Tried& tried) {
-  if (!refusal.others_in_flight && table_.dying <= 0) return false;
+  if (!refusal.others_in_flight && !table_.some_dying()) return false;
   if (++tried.waits > most_waits) return false;
   ledger_.wait_for_change(wait_step_ms);
   return true;
@@ -132,6 +143,13 @@ bool MeteredIo::make_room(Inode& inode, const Refusal& refusal, Tried& tried,
       settle(inode, true);
       return true;
     }
+  }
+  // A block that was shared when the map was filled may be the file's own by now.
+  if (!tried.map && inode.maybe_shared && inode.sharing == 0) {
+    tried.map = true;
+    inode.map = AllocationMap();
+    inode.maybe_shared = false;
+    return true;
   }
   const auto accounts_now = accounts(inode);
   lock.unlock();
@@ -179,17 +197,25 @@ Errno MeteredIo::refused(const Claims& claims, Bytes bytes, const Refusal& refus
   return Errno{refusal.by_host ? ENOSPC : refusal_};
 }
 
-Result<bool> MeteredIo::extend_first(const Inode& inode, int fd, uint64_t end, bool exact) {
-  if (!exact || backing_.kind() != BackingKind::xfs || end <= inode.size) return false;
+Result<bool> MeteredIo::extend_first(Inode& inode, int fd, uint64_t end, bool exact) {
+  if (!exact || backing_.kind() != BackingKind::xfs) return false;
+  // What is known of the size may be old: a truncation must never make a file shorter.
+  const auto st = backing_.sys().fstat(fd);
+  if (!st) return st.error();
+  inode.size = static_cast<uint64_t>(st->st_size);
+  if (end <= inode.size) return false;
   const auto longer = backing_.sys().ftruncate(fd, static_cast<off_t>(end));
   if (!longer) return longer.error();
   return true;
 }
 
-void MeteredIo::shorten_again(const Inode& inode, int fd, uint64_t end) {
-  if (!backing_.sys().ftruncate(fd, static_cast<off_t>(std::max(inode.size, end)))) {
+// `inode.size` is what extend_first saw, and the inode's mutex was held since.
+void MeteredIo::shorten_again(Inode& inode, int fd, uint64_t end) {
+  const uint64_t size = std::max(inode.size, end);
+  if (!backing_.sys().ftruncate(fd, static_cast<off_t>(size))) {
     log_error("cannot shorten inode {} again after a failed write", inode.id);
   }
+  inode.map.truncate((size + backing_.block() - 1) / backing_.block());
 }
 
 Result<size_t> MeteredIo::write_granted(Inode& inode, int fd, const char* data, ByteRange range, bool exact) {
@@ -224,7 +250,7 @@ void MeteredIo::finish(Inode& inode, int fd, Reservation reservation, const Need
     charge = Bytes::of_st_blocks(st->st_blocks);
     inode.size = static_cast<uint64_t>(st->st_size);
   } else {
-    inode.unknown_growth = plus_or_unlimited(inode.unknown_growth, need.bytes);
+    inode.unknown_growth = plus_or_unlimited(inode.unknown_growth, std::max(need.bytes, Bytes(1)));
   }
   Changes changes;
   changes_of(inode, charge, slack_due(inode), changes);
@@ -265,7 +291,11 @@ void MeteredIo::observe(Inode& inode, const struct stat& st) {
 
 void MeteredIo::observe(Inode& inode) {
   const auto st = backing_.sys().fstat(inode.path.get());
-  if (!st) return;
+  if (!st) {
+    inode.unknown_growth = std::max(inode.unknown_growth, Bytes(1));
+    settler_.add(inode);
+    return;
+  }
   inode.unknown_growth = Bytes(0);
   observe(inode, *st);
 }
@@ -284,31 +314,47 @@ void MeteredIo::settle(Inode& inode, bool trim) {
   if (trim && backing_.kind() == BackingKind::xfs && !inode.preallocated_past_end) {
     const uint64_t end = round_up(Bytes(inode.size), Bytes(backing_.block())).count();
     const auto past_end = sys.count_extents(fd->get(), end);
-    // Truncating to the present size drops what is preallocated past it.
-    if (past_end && *past_end > 0) (void)!sys.ftruncate(fd->get(), static_cast<off_t>(inode.size));
+    if (past_end && *past_end > 0) drop_preallocation(inode, fd->get());
   }
+  inode.dirty_since = std::chrono::steady_clock::now();
   if (inode.unsettled > 0) {
     const auto extents = sys.count_extents(fd->get(), 0);
     inode.extents_at_most = extents ? *extents : inode.extents_at_most + inode.unsettled;
     inode.unsettled = 0;
+    ++inode.settled;
   }
   observe(inode);
 }
 
+// Truncating to the present size drops it. Nobody asked for a truncation: times and set-id bits stay.
+void MeteredIo::drop_preallocation(Inode& inode, int fd) {
+  Sys& sys = backing_.sys();
+  const auto before = sys.fstat(fd);
+  if (!before) return;
+  const KeepSetId keep(inode.may_have_set_id);
+  if (!sys.ftruncate(fd, before->st_size)) return;
+  const timespec times[2] = {{0, UTIME_OMIT}, before->st_mtim};
+  (void)!sys.utimens(inode.path.get(), times);
+}
+
 Result<void> MeteredIo::sync(Inode& inode, int fd, bool data_only) {
   uint64_t before = 0;
+  uint64_t settled = 0;
   {
     const std::lock_guard lock(inode.mutex);
     before = inode.unsettled;
+    settled = inode.settled;
   }
   const auto result = data_only ? backing_.sys().fdatasync(fd) : backing_.sys().fsync(fd);
   const std::lock_guard lock(inode.mutex);
   if (inode.dead) return result;
   const auto st = backing_.sys().fstat(fd);
-  if (result && st) {
+  if (result && st && settled == inode.settled) {
     // Writes that came meanwhile may not be on disk: they stay counted.
     before = std::min(before, inode.unsettled);
     inode.unsettled -= before;
+    ++inode.settled;
+    inode.dirty_since = std::chrono::steady_clock::now();
     const uint64_t blocks = static_cast<uint64_t>(st->st_blocks) * 512 / backing_.block() + 1;
     inode.extents_at_most = std::min(inode.extents_at_most + before, blocks);
     inode.unknown_growth = Bytes(0);
@@ -317,7 +363,7 @@ Result<void> MeteredIo::sync(Inode& inode, int fd, bool data_only) {
   return result;
 }
 
-Result<Reservation> MeteredIo::reserve(const Claims& claims, Line line) {
+Result<Reservation> MeteredIo::reserve(const Claims& claims, Line line, bool counted) {
   Tried tried;
   Refusal refusal;
   for (;;) {
@@ -330,7 +376,7 @@ Result<Reservation> MeteredIo::reserve(const Claims& claims, Line line) {
     for (const Claim& claim : claims) accounts.push_back(claim.account);
     settler_.settle_accounts(accounts);
   }
-  return refused(claims, Bytes(0), refusal);
+  return counted ? refused(claims, Bytes(0), refusal) : Errno{refusal.by_host ? ENOSPC : refusal_};
 }
 
 void MeteredIo::commit(Reservation reservation, std::initializer_list<Inode*> inodes) {
@@ -342,7 +388,12 @@ void MeteredIo::commit(Reservation reservation, std::initializer_list<Inode*> in
   for (Inode* inode : inodes) {
     if (inode == nullptr || inode->dead) continue;
     const auto st = backing_.sys().fstat(inode->path.get());
-    if (!st) continue;
+    if (!st) {
+      // Looked at again until it can be.
+      inode->unknown_growth = plus_or_unlimited(inode->unknown_growth, Bytes(1));
+      settler_.add(*inode);
+      continue;
+    }
     if (regular(*inode)) inode->size = static_cast<uint64_t>(st->st_size);
     changes_of(*inode, Bytes::of_st_blocks(st->st_blocks), slack_due(*inode), changes);
   }

@@ -8,6 +8,7 @@
 
 #include <initializer_list>
 #include <mutex>
+#include <optional>
 
 #include "accounting/ledger.hpp"
 #include "accounting/result.hpp"
@@ -36,8 +37,9 @@ class MeteredIo {
   Result<void> sync(Inode& inode, int fd, bool data_only);
 
   // --- names and attributes ---
-  // Sets bytes aside for an operation on names or attributes. The caller holds no inode's mutex.
-  Result<Reservation> reserve(const Claims& claims, Line line);
+  // Sets bytes aside for an operation on names or attributes. The caller holds no inode's mutex. A refusal is
+  // counted unless the operation may go on without.
+  Result<Reservation> reserve(const Claims& claims, Line line, bool counted = true);
   // Looks at the inodes, whose mutexes the caller holds, and commits what the operation did to them, with
   // what it did to `others`, in one step.
   using Changes = boost::container::small_vector<Change, 4>;
@@ -54,6 +56,8 @@ class MeteredIo {
   void adopt_unwritten(Inode& inode, int fd);
   // The accounts an inode is charged to.
   boost::container::small_vector<AccountId, 2> accounts(const Inode& inode) const;
+  // The same for a caller that does not hold the mutex, with so many bytes each.
+  Claims claims_of(Inode& inode, Bytes bytes) const;
   Line line(const Inode& inode) const { return inode.charge.is_disk ? Line::disk : Line::control; }
 
  private:
@@ -82,7 +86,7 @@ class MeteredIo {
   // What was tried already to make room for one operation.
   struct Tried {
     unsigned waits = 0;
-    bool own = false, others = false;
+    bool own = false, others = false, map = false;
   };
   // Gives others the chance to give back; false where nothing more can come.
   bool make_room(Inode& inode, const Refusal& refusal, Tried& tried, std::unique_lock<std::mutex>& lock);
@@ -90,16 +94,21 @@ class MeteredIo {
   bool wait_for_others(const Refusal& refusal, Tried& tried);
   // XFS preallocates past the end of a file, but not inside: near the limit the file is made longer first.
   // False where that is not needed.
-  Result<bool> extend_first(const Inode& inode, int fd, uint64_t end, bool exact);
-  void shorten_again(const Inode& inode, int fd, uint64_t end);
+  Result<bool> extend_first(Inode& inode, int fd, uint64_t end, bool exact);
+  void shorten_again(Inode& inode, int fd, uint64_t end);
   Result<size_t> write_granted(Inode& inode, int fd, const char* data, ByteRange range, bool exact);
   void finish(Inode& inode, int fd, Reservation reservation, const Need& need);
   Result<void> allocate(Inode& inode, int fd, int mode, ByteRange range);
   Result<void> punch(Inode& inode, int fd, int mode, ByteRange range);
-  Result<uint64_t> unwritten_in(Inode& inode, int fd, BlockRange blocks);
+  // Nothing where the range is too large, or cannot be looked at: then adopt_unwritten counts anew.
+  std::optional<uint64_t> unwritten_in(Inode& inode, int fd, BlockRange blocks);
+  using Edges = boost::container::small_vector<uint64_t, 2>;  // a byte in each block that is zeroed in part
+  Result<Reservation> admit_edges(Inode& inode, int fd, const Edges& edges,
+                                  std::unique_lock<std::mutex>& lock);
   Bytes slack_due(const Inode& inode) const;
   void changes_of(Inode& inode, Bytes charge_after, Bytes slack_after, Changes& changes);
   void list(Inode& inode);
+  void drop_preallocation(Inode& inode, int fd);
 
   const Backing& backing_;
   Ledger& ledger_;

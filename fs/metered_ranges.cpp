@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 #include <vector>
 
 #include "fs/metered_io.hpp"
@@ -15,6 +16,8 @@ namespace {
 // Long calls are done in pieces, so that the kernel can be interrupted between them.
 constexpr uint64_t piece_bytes = uint64_t{1} << 30;
 constexpr uint64_t copy_piece_bytes = uint64_t{64} << 20;
+// Ranges beyond that are not looked through block by block: a sparse file may be exabytes long.
+constexpr uint64_t most_blocks_counted = 65536;
 
 // While a copy may be making blocks of its source shared, every write to the source reserves as if they were;
 // after it, the source's map is asked for again.
@@ -44,11 +47,34 @@ class SharingSource {
 
 }  // namespace
 
-Result<uint64_t> MeteredIo::unwritten_in(Inode& inode, int fd, BlockRange blocks) {
-  if (inode.unwritten == 0 || blocks.empty()) return uint64_t{0};
+std::optional<uint64_t> MeteredIo::unwritten_in(Inode& inode, int fd, BlockRange blocks) {
+  if (inode.unwritten == 0 || blocks.empty()) return 0;
+  if (blocks.count > most_blocks_counted) return std::nullopt;
   const auto counts = inode.map.count(blocks, backing_.fill_from(fd, &inode.maybe_shared));
-  if (!counts) return counts.error();
+  if (!counts) return std::nullopt;
   return std::min(counts->unwritten, inode.unwritten);
+}
+
+// Zeroing a part of a shared block copies it first. Nothing for blocks that are not shared.
+Result<Reservation> MeteredIo::admit_edges(Inode& inode, int fd, const Edges& edges,
+                                           std::unique_lock<std::mutex>& lock) {
+  if (!backing_.can_share()) return Reservation();
+  Tried tried;
+  Refusal refusal;
+  for (;;) {
+    Bytes bytes;
+    for (const uint64_t edge : edges) {
+      if (edge >= inode.size) continue;
+      const auto need = exact_need(inode, fd, {edge, 1});
+      if (!need) return need.error();
+      if (inode.maybe_shared) bytes += need->bytes;
+    }
+    if (bytes == Bytes(0)) return Reservation();
+    auto granted =
+        ledger_.reserve(claims(inode, bytes), Line::moving, backing_.host_sample(ledger_), &refusal);
+    if (granted) return std::move(*granted);
+    if (!make_room(inode, refusal, tried, lock)) return refused(claims(inode, Bytes(0)), bytes, refusal);
+  }
 }
 
 void MeteredIo::adopt_unwritten(Inode& inode, int fd) {
@@ -88,6 +114,14 @@ Result<void> MeteredIo::allocate(Inode& inode, int fd, int mode, ByteRange range
   Reservation reservation;
   std::vector<BlockRange> becoming_unwritten;
   for (;;) {
+    // What is not allocated now must be: where that alone does not fit, the map need not be looked through,
+    // which for an absurd length would take forever.
+    const uint64_t present = inode.charge.bytes.count() / block;
+    const Bytes at_least(blocks.count > present ? (blocks.count - present) * block : 0);
+    if (!ledger_.reserve(claims(inode, at_least), line(inode), backing_.host_sample(ledger_), &refusal)) {
+      if (make_room(inode, refusal, tried, lock)) continue;
+      return refused(claims(inode, Bytes(0)), Bytes(range.length), refusal);
+    }
     becoming_unwritten.clear();
     uint64_t holes = 0;
     uint64_t unwritten = 0;
@@ -138,8 +172,13 @@ Result<void> MeteredIo::allocate(Inode& inode, int fd, int mode, ByteRange range
 }
 
 Result<void> MeteredIo::punch(Inode& inode, int fd, int mode, ByteRange range) {
-  const std::lock_guard lock(inode.mutex);
+  std::unique_lock lock(inode.mutex);
   const BlockRange whole = range.whole_blocks(backing_.block());
+  Edges partial;
+  if (range.offset % backing_.block() != 0) partial.push_back(range.offset);
+  if (range.end() % backing_.block() != 0) partial.push_back(range.end() - 1);
+  auto edges = admit_edges(inode, fd, partial, lock);
+  if (!edges) return edges.error();
   Result<void> result;
   const auto unwritten = unwritten_in(inode, fd, whole);
   for (uint64_t at = range.offset; at < range.end() && result; at += piece_bytes) {
@@ -149,11 +188,12 @@ Result<void> MeteredIo::punch(Inode& inode, int fd, int mode, ByteRange range) {
   if (result) {
     inode.map.set(whole, BlockState::hole, steady_seconds());
     if (unwritten) inode.unwritten -= *unwritten;
+    if (!unwritten) adopt_unwritten(inode, fd);
   } else {
     inode.map.forget(whole);
+    if (inode.unwritten > 0) adopt_unwritten(inode, fd);
   }
-  observe(inode);
-  list(inode);
+  finish(inode, fd, std::move(*edges), {});
   return result;
 }
 
@@ -163,37 +203,26 @@ Result<void> MeteredIo::truncate(Inode& inode, int fd, uint64_t size) {
   if (!before) return before.error();
   inode.size = static_cast<uint64_t>(before->st_size);
   const uint64_t block = backing_.block();
-  if (size >= inode.size) {
-    // Making a file longer zeroes the rest of its last block: only where that block is shared does it
-    // allocate.
-    Grant grant;
-    if (inode.size % block != 0 && size > inode.size && backing_.can_share()) {
-      const auto need = exact_need(inode, fd, {inode.size - 1, 1});
-      if (!need) return need.error();
-      if (need->bytes > Bytes(0) && inode.maybe_shared) {
-        auto admitted = admit(inode, fd, {inode.size - 1, 1}, false, lock);
-        if (!admitted) return admitted.error();
-        grant = std::move(*admitted);
-      }
-    }
-    const auto result = backing_.sys().ftruncate(fd, static_cast<off_t>(size));
-    if (result && inode.preallocated_past_end)
-      inode.map.forget(ByteRange{inode.size, size - inode.size + 1}.blocks(block));
-    finish(inode, fd, std::move(grant.reservation), grant.need);
-    return result;
-  }
-  const uint64_t kept = (size + block - 1) / block;
-  const uint64_t end = (inode.size + block - 1) / block;
-  const auto unwritten = unwritten_in(inode, fd, {kept, end > kept ? end - kept : 0});
+  const uint64_t old_size = inode.size;
+  Edges partial;
+  if (size < old_size && size % block != 0) partial.push_back(size);
+  if (size > old_size && old_size % block != 0) partial.push_back(old_size - 1);
+  auto edges = admit_edges(inode, fd, partial, lock);
+  if (!edges) return edges.error();
   const auto result = backing_.sys().ftruncate(fd, static_cast<off_t>(size));
-  if (result) {
-    inode.map.truncate(kept);
-    if (unwritten) inode.unwritten -= *unwritten;
-    if (size == 0) inode.unwritten = 0;
+  if (result && size <= old_size) {
+    // Whatever was allocated past the new end is gone, also what lay past the old one.
+    inode.map.truncate((size + block - 1) / block);
     inode.preallocated_past_end = false;
+    if (inode.unwritten > 0) adopt_unwritten(inode, fd);
+  } else if (result) {
+    inode.map.truncate((old_size + block - 1) / block);
+  } else {
+    // It may have freed some before it failed.
+    inode.map = AllocationMap();
+    if (inode.unwritten > 0) adopt_unwritten(inode, fd);
   }
-  observe(inode);
-  list(inode);
+  finish(inode, fd, std::move(*edges), {});
   return result;
 }
 
@@ -208,7 +237,7 @@ Result<size_t> MeteredIo::copy(Inode& in, int in_fd, uint64_t in_offset, Inode& 
     std::unique_lock lock(out.mutex);
     // Past the end of the source nothing is copied, so nothing is reserved for it.
     const auto source = backing_.sys().fstat(in_fd);
-    if (!source) return source.error();
+    if (!source) return copied > 0 ? Result<size_t>(copied) : Result<size_t>(source.error());
     const uint64_t source_size = static_cast<uint64_t>(source->st_size);
     if (from.offset >= source_size) break;
     const ByteRange to{out_offset + copied, std::min(piece, source_size - from.offset)};

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -116,6 +117,7 @@ int serve(const MountOptions& options, const std::string& source, const std::str
   const auto backing_mount = mount_of(source);
   if (backing_mount) filesystem_options.backing_options = backing_mount->super_options;
   filesystem_options.homes = {mountpoint, source, options.source, options.mountpoint};
+  filesystem_options.noatime = std::count(options.flags.begin(), options.flags.end(), "noatime") > 0;
   if (options.refuse_with_edquot) filesystem_options.refusal = EDQUOT;
   Filesystem fs(sys, std::move(root), filesystem_options);
   if (const auto started = fs.start(); !started) {

@@ -47,6 +47,22 @@ void reply_entry(fuse_req_t req, Filesystem& fs, const Result<Entry>& entry) {
   if (fuse_reply_entry(req, &param) == -ENOENT) fs.tree.forget(entry->inode->id, 1);
 }
 
+// As on any filesystem, set-uid goes, and set-gid where the group may execute or the caller is not in it. The
+// backing filesystem would judge by the daemon's groups, so the change itself is made with the bits kept
+// (KeepSetId).
+void clear_set_id(fuse_req_t req, Filesystem& fs, Inode& inode, bool kill) {
+  if (!kill || !inode.may_have_set_id) return;
+  const auto st = fs.backing.sys().fstat(inode.path.get());
+  if (!st || !S_ISREG(st->st_mode)) return;
+  mode_t mode = st->st_mode & 07777 & ~static_cast<mode_t>(S_ISUID);
+  if ((mode & S_ISGID) != 0 && ((mode & S_IXGRP) != 0 || !in_group(caller_of(req), st->st_gid))) {
+    mode &= ~static_cast<mode_t>(S_ISGID);
+  }
+  if (mode == (st->st_mode & 07777)) return;
+  const KeepSetId keep(true);
+  (void)!fs.backing.sys().chmod(inode.path.get(), mode);
+}
+
 void opened(Inode& inode, Fd fd, fuse_file_info* fi) {
   if (inode.opens++ == 0) inode.direct = inode.charge.is_disk;
   fi->fh = static_cast<uint64_t>(fd.release());

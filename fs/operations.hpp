@@ -58,6 +58,9 @@ double attribute_seconds(const Inode& inode);
 fuse_entry_param entry_param(const Entry& entry);
 fuse_entry_param entry_param(const VirtualTree::Node& node);
 void reply_entry(fuse_req_t req, Filesystem& fs, const Result<Entry>& entry);
+// Whether the set-id bits of the file are to go before it is changed: the request says so, or, where requests
+// cannot, its caller is not root.
+void clear_set_id(fuse_req_t req, Filesystem& fs, Inode& inode, bool kill);
 // Tells the kernel how the file is opened, and counts it. `fd` becomes the handle.
 void opened(Inode& inode, Fd fd, fuse_file_info* fi);
 

@@ -26,8 +26,9 @@ void getattr(fuse_req_t req, fuse_ino_t id, fuse_file_info*) {
   });
 }
 
-Result<void> set_size(Filesystem& fs, Inode& inode, off_t size, fuse_file_info* fi) {
-  const KeepSetId keep(inode.may_have_set_id && !request_flags.kill_set_id);
+Result<void> set_size(fuse_req_t req, Filesystem& fs, Inode& inode, off_t size, fuse_file_info* fi) {
+  clear_set_id(req, fs, inode, request_flags.kill_set_id);
+  const KeepSetId keep(inode.may_have_set_id);
   Fd own;
   int fd = fi != nullptr ? static_cast<int>(fi->fh) : -1;
   if (fd < 0) {
@@ -60,8 +61,8 @@ Result<void> set_times(Filesystem& fs, Inode& inode, const struct stat& attr, in
   return fs.backing.sys().utimens(inode.path.get(), times.data());
 }
 
-Result<void> set_attributes(Filesystem& fs, Inode& inode, const struct stat& attr, int to_set,
-                            fuse_file_info* fi, bool by_root) {
+Result<void> set_attributes(fuse_req_t req, Filesystem& fs, Inode& inode, const struct stat& attr, int to_set,
+                            fuse_file_info* fi) {
   Sys& sys = fs.backing.sys();
   Result<void> done;
   if ((to_set & FUSE_SET_ATTR_MODE) != 0) {
@@ -71,12 +72,12 @@ Result<void> set_attributes(Filesystem& fs, Inode& inode, const struct stat& att
     done = sys.chmod(inode.path.get(), attr.st_mode & 07777);
   }
   if (done && (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) != 0) {
-    const KeepSetId keep(by_root);
+    const KeepSetId keep(fuse_req_ctx(req)->uid == 0);
     done =
         sys.chown(inode.path.get(), (to_set & FUSE_SET_ATTR_UID) != 0 ? attr.st_uid : static_cast<uid_t>(-1),
                   (to_set & FUSE_SET_ATTR_GID) != 0 ? attr.st_gid : static_cast<gid_t>(-1));
   }
-  if (done && (to_set & FUSE_SET_ATTR_SIZE) != 0) done = set_size(fs, inode, attr.st_size, fi);
+  if (done && (to_set & FUSE_SET_ATTR_SIZE) != 0) done = set_size(req, fs, inode, attr.st_size, fi);
   constexpr int times =
       FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW;
   if (done && (to_set & times) != 0) done = set_times(fs, inode, attr, to_set);
@@ -97,7 +98,7 @@ void setattr(fuse_req_t req, fuse_ino_t id, struct stat* attr, int to_set, fuse_
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) return setattr_virtual(req, fs, id, *attr, to_set);
     with_inode(req, fs, id, [&](Inode& inode) {
-      const auto done = set_attributes(fs, inode, *attr, to_set, fi, fuse_req_ctx(req)->uid == 0);
+      const auto done = set_attributes(req, fs, inode, *attr, to_set, fi);
       if (!done) return reply(req, done);
       const auto st = fs.tree.attributes(inode);
       if (!st) return void(fuse_reply_err(req, st.error().value));
@@ -130,12 +131,18 @@ void listxattr(fuse_req_t req, fuse_ino_t id, size_t size) {
   });
 }
 
+bool owns_group(Filesystem& fs, Inode& inode, const Caller& caller) {
+  const auto st = fs.backing.sys().fstat(inode.path.get());
+  return st && in_group(caller, st->st_gid);
+}
+
 void setxattr(fuse_req_t req, fuse_ino_t id, const char* name, const char* value, size_t size, int flags) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) return void(fuse_reply_err(req, fs.virtual_tree.may_change(id) ? EOPNOTSUPP : EPERM));
     with_inode(req, fs, id, [&](Inode& inode) {
-      // An access ACL sets mode bits; the kernel checked what the caller may.
-      const KeepSetId keep(inode.may_have_set_id);
+      // An access ACL sets mode bits, and set-gid goes where the caller is not in the group.
+      const Caller caller = caller_of(req);
+      const KeepSetId keep(inode.may_have_set_id && (caller.uid == 0 || owns_group(fs, inode, caller)));
       reply(req, fs.tree.setxattr(inode, name, value, size, flags));
     });
   });
@@ -161,6 +168,8 @@ void statfs(fuse_req_t req, fuse_ino_t id) {
         const uint64_t line = room.disk_line.count() / unit;
         host->f_blocks = host->f_blocks == 0 ? line : std::min<uint64_t>(host->f_blocks, line);
         host->f_bfree = host->f_bavail = std::min<uint64_t>(host->f_blocks, room.writable.count() / unit);
+      } else if (!room.writable.is_unlimited()) {
+        host->f_bavail = std::min<uint64_t>(host->f_bavail, room.writable.count() / host->f_frsize);
       }
     }
     fuse_reply_statfs(req, &*host);

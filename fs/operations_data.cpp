@@ -16,9 +16,6 @@ constexpr int kept_by_kernel = O_APPEND | O_DIRECT | O_NOFOLLOW | O_TRUNC | O_CR
 
 int backing_fd(const fuse_file_info* fi) { return static_cast<int>(fi->fh); }
 
-// Whether the backing filesystem is to keep set-id bits that our thread's lack of CAP_FSETID would clear.
-bool keeps_set_id(const Inode& inode) { return inode.may_have_set_id && !request_flags.kill_set_id; }
-
 void open(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) {
@@ -32,12 +29,13 @@ void open(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
     with_inode(req, fs, id, [&](Inode& inode) {
       Sys& sys = fs.backing.sys();
       const ProcPath path(inode.path.get());
-      const int flags = fi->flags & ~kept_by_kernel;
+      const int flags = (fi->flags & ~kept_by_kernel) | fs.open_flags;
       auto fd = sys.openat(AT_FDCWD, path.c_str(), flags, 0);
       if (!fd && fd.error().value == EPERM) fd = sys.openat(AT_FDCWD, path.c_str(), flags & ~O_NOATIME, 0);
       if (!fd) return void(fuse_reply_err(req, fd.error().value));
       if ((fi->flags & O_TRUNC) != 0) {
-        const KeepSetId keep(keeps_set_id(inode));
+        clear_set_id(req, fs, inode, request_flags.kill_set_id);
+        const KeepSetId keep(inode.may_have_set_id);
         const auto truncated = fs.io.truncate(inode, fd->get(), 0);
         if (!truncated) return reply(req, truncated);
         if (inode.charge.is_disk) fs.accounts.read_header(id, fd->get(), 0);
@@ -93,7 +91,8 @@ void write(fuse_req_t req, fuse_ino_t id, const char* data, size_t size, off_t o
     with_inode(req, fs, id, [&](Inode& inode) {
       Result<size_t> written = size_t{0};
       {
-        const KeepSetId keep(keeps_set_id(inode));
+        clear_set_id(req, fs, inode, request_flags.kill_set_id);
+        const KeepSetId keep(inode.may_have_set_id);
         written = fs.io.write(inode, backing_fd(fi), data, size, at);
       }
       if (!written) return void(fuse_reply_err(req, written.error().value));
@@ -127,7 +126,8 @@ void fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t leng
     with_inode(req, fs, id, [&](Inode& inode) {
       Result<void> done;
       {
-        const KeepSetId keep(inode.may_have_set_id && fuse_req_ctx(req)->uid == 0);
+        clear_set_id(req, fs, inode, fuse_req_ctx(req)->uid != 0);
+        const KeepSetId keep(inode.may_have_set_id);
         done = fs.io.fallocate(inode, backing_fd(fi), mode, static_cast<uint64_t>(offset),
                                static_cast<uint64_t>(length));
       }
@@ -148,7 +148,8 @@ void copy_file_range(fuse_req_t req, fuse_ino_t in_id, off_t in_offset, fuse_fil
       with_inode(req, fs, out_id, [&](Inode& out) {
         Result<size_t> copied = size_t{0};
         {
-          const KeepSetId keep(out.may_have_set_id && fuse_req_ctx(req)->uid == 0);
+          clear_set_id(req, fs, out, fuse_req_ctx(req)->uid != 0);
+          const KeepSetId keep(out.may_have_set_id);
           copied = fs.io.copy(in, backing_fd(in_fi), static_cast<uint64_t>(in_offset), out,
                               backing_fd(out_fi), static_cast<uint64_t>(out_offset), size);
         }

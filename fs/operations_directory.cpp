@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -14,6 +15,7 @@
 namespace limaquota::operations {
 namespace {
 
+constexpr off_t last_backing_offset = 0x7ffffffffffffff0;
 constexpr off_t usage_offset = 0x7ffffffffffffff1;
 constexpr off_t quota_offset = 0x7ffffffffffffff2;
 constexpr mode_t type_of(unsigned char d_type) { return static_cast<mode_t>(d_type) << 12; }
@@ -51,6 +53,7 @@ class Listing {
     return fits;
   }
 
+  bool empty() const { return used_ == 0; }
   void reply() { fuse_reply_buf(req_, buffer_.data(), used_); }
 
  private:
@@ -112,25 +115,34 @@ void list_virtual(fuse_req_t req, Filesystem& fs, fuse_ino_t id, size_t size, of
   listing.reply();
 }
 
-// The backing directory's entries from `offset` on; false where the listing is full.
-Result<bool> list_backing(Filesystem& fs, Listing& listing, const Inode& inode, int fd, off_t offset) {
+// The backing directory's entries from `offset` on; false where the listing is full. Entries are read under
+// the inode's lock, since the position is the descriptor's, but looked up without it.
+Result<bool> list_backing(Filesystem& fs, Listing& listing, Inode& inode, int fd, off_t offset) {
   Sys& sys = fs.backing.sys();
-  const auto sought = sys.lseek(fd, offset, SEEK_SET);
-  if (!sought) return sought.error();
   alignas(dirent64) std::array<char, 16384> entries;
   for (;;) {
-    const auto got = sys.getdents(fd, entries.data(), entries.size());
-    if (!got) return got.error();
-    if (*got == 0) return true;
-    for (size_t at = 0; at < *got;) {
+    size_t size = 0;
+    {
+      const std::lock_guard lock(inode.mutex);
+      const auto sought = sys.lseek(fd, offset, SEEK_SET);
+      if (!sought) return sought.error();
+      const auto got = sys.getdents(fd, entries.data(), entries.size());
+      if (!got) return got.error();
+      size = *got;
+    }
+    if (size == 0) return true;
+    for (size_t at = 0; at < size;) {
       const auto* entry = reinterpret_cast<const dirent64*>(entries.data() + at);
       at += entry->d_reclen;
+      offset = entry->d_off;
       const std::string_view name = entry->d_name;
       if (inode.id == root_node && (name == usage_directory || name == quota_directory)) continue;
       const bool up = name == "..";
       const NodeId id = up ? root_node : fs.table.id_of(inode.device, entry->d_ino);
       const NodeId shown = up || id == root_node ? entry->d_ino : id;
-      if (!listing.add(entry->d_name, shown, type_of(entry->d_type), entry->d_off)) return false;
+      // ext4's last offset is the largest there is.
+      const off_t next = inode.id == root_node ? std::min(offset, last_backing_offset) : offset;
+      if (!listing.add(entry->d_name, shown, type_of(entry->d_type), next)) return false;
     }
   }
 }
@@ -142,12 +154,11 @@ void list(fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, fuse_file_in
     if (!inode) return void(fuse_reply_err(req, ESTALE));
     Listing listing(req, fs, inode, size, plus);
     bool room = true;
-    if (id != root_node || offset < usage_offset) {
-      // Readers of one handle take turns: the position is the descriptor's.
-      const std::lock_guard lock(inode->mutex);
+    if (id != root_node || offset < last_backing_offset) {
       const auto listed = list_backing(fs, listing, *inode, static_cast<int>(fi->fh), offset);
-      if (!listed) return void(fuse_reply_err(req, listed.error().value));
-      room = *listed;
+      // What was found before an error is told first: the kernel holds those inodes then.
+      if (!listed && listing.empty()) return void(fuse_reply_err(req, listed.error().value));
+      room = listed && *listed;
     }
     if (id == root_node && room) {
       const auto add = [&](std::string_view name, off_t at) {

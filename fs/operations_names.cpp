@@ -33,6 +33,7 @@ void lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
       const fuse_entry_param param = entry_param(*node);
       return void(fuse_reply_entry(req, &param));
     }
+    if (text == "." && !fs.table.find(parent)) return reply_entry(req, fs, fs.tree.reopen(parent));
     with_inode(req, fs, parent, [&](Inode& inode) {
       // ".." of the root is the root: nothing leads out of the tree.
       const bool stay = parent == root_node && text == "..";
@@ -90,7 +91,10 @@ void create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fu
       if (!made) return void(fuse_reply_err(req, made.error().value));
       opened(*made->entry.inode, std::move(made->fd), fi);
       const fuse_entry_param param = entry_param(made->entry);
-      fuse_reply_create(req, &param, fi);
+      if (fuse_reply_create(req, &param, fi) != -ENOENT) return;
+      (void)!fs.backing.sys().close(Fd(static_cast<int>(fi->fh)));
+      fs.tree.closed(made->entry.inode);
+      fs.tree.forget(made->entry.inode->id, 1);
     });
   });
 }

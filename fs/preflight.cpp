@@ -151,7 +151,7 @@ std::optional<MountedAt> mount_of(const std::string& path) {
 std::optional<std::string> reason_against_mount(const std::string& source, const std::string& mountpoint) {
   for (const std::string& path : {mountpoint, source}) {
     const auto mount = mount_of(path);
-    if (mount && mount->type == "fuse.limaquota") {
+    if (mount && mount->type == "fuse.limaquota" && (path == source || mount->path == path)) {
       return fmt::format(
           "{} is covered by limaquota already: see it with `limaquota status --home {}`, or unmount it "
           "first: limaquota umount {}",

@@ -8,7 +8,7 @@
 
 namespace limaquota {
 
-// All names but "." and ".."; fewer where reading fails. `dir` is a real descriptor at its beginning.
-std::vector<std::string> read_names(Sys& sys, int dir);
+// All names but "." and "..". `dir` is a real descriptor at its beginning.
+Result<std::vector<std::string>> read_names(Sys& sys, int dir);
 
 }  // namespace limaquota

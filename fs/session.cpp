@@ -60,8 +60,19 @@ RequestFlags flags_of(uint32_t opcode, const char* data, size_t size) {
 
 // Requests that must not wait for a busy account: they are quick, or let it go on.
 bool never_waits(uint32_t opcode) {
-  return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET || opcode == FUSE_INTERRUPT ||
-         opcode == FUSE_INIT || opcode == FUSE_DESTROY;
+  switch (opcode) {
+    case FUSE_FORGET:
+    case FUSE_BATCH_FORGET:
+    case FUSE_INTERRUPT:
+    case FUSE_INIT:
+    case FUSE_DESTROY:
+    case FUSE_RELEASE:
+    case FUSE_RELEASEDIR:
+    case FUSE_FLUSH:
+      return true;
+    default:
+      return false;
+  }
 }
 
 }  // namespace
@@ -144,8 +155,13 @@ void Session::request(char* data, size_t size) {
 void Session::start_thread() {
   const std::lock_guard lock(threads_mutex_);
   if (threads_.size() >= most_threads) return;
-  ++readers_;
-  threads_.emplace_back([this] { work(); });
+  try {
+    threads_.emplace_back([this] { work(); });
+    ++readers_;
+  } catch (const std::exception& thrown) {
+    // The threads there are go on; this one reads again after its request.
+    log_warning("cannot start another thread: {}", thrown.what());
+  }
 }
 
 void Session::work() {

@@ -201,27 +201,43 @@ ExtentHints Sys::extent_hints(int fd) {
   ExtentHints hints;
   if ((attributes.fsx_xflags & FS_XFLAG_EXTSIZE) != 0) hints.extent_size = attributes.fsx_extsize;
   if ((attributes.fsx_xflags & FS_XFLAG_COWEXTSIZE) != 0) hints.cow_extent_size = attributes.fsx_cowextsize;
+  hints.preallocated = (attributes.fsx_xflags & FS_XFLAG_PREALLOC) != 0;
   return hints;
 }
 
-uint32_t Sys::generation(int fd) {
-  struct {
-    file_handle header;
-    unsigned char bytes[MAX_HANDLE_SZ];
-  } handle{};
+namespace {
+struct HandleBuffer {
+  file_handle header;
+  unsigned char bytes[MAX_HANDLE_SZ];
+};
+}  // namespace
+
+std::string Sys::file_handle(int dir, const char* name) {
+  HandleBuffer handle{};
   handle.header.handle_bytes = MAX_HANDLE_SZ;
   int mount_id = 0;
-  uint32_t hash = 2166136261U;  // FNV-1a
-  const auto mix = [&hash](const void* data, size_t size) {
-    for (size_t i = 0; i < size; ++i) hash = (hash ^ static_cast<const unsigned char*>(data)[i]) * 16777619U;
-  };
-  if (::name_to_handle_at(fd, "", &handle.header, &mount_id, AT_EMPTY_PATH) == 0) {
-    mix(handle.bytes, handle.header.handle_bytes);
-    return hash;
+  const int flags = *name == '\0' ? AT_EMPTY_PATH : 0;
+  if (::name_to_handle_at(dir, name, &handle.header, &mount_id, flags) == 0) {
+    std::string text(reinterpret_cast<const char*>(&handle.header.handle_type),
+                     sizeof handle.header.handle_type);
+    text.append(reinterpret_cast<const char*>(handle.bytes), handle.header.handle_bytes);
+    return text;
   }
   struct statx st {};
-  if (::statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &st) == 0) mix(&st.stx_btime, sizeof st.stx_btime);
-  return hash;
+  if (::statx(dir, name, flags | AT_SYMLINK_NOFOLLOW, STATX_BTIME, &st) != 0) return {};
+  return {reinterpret_cast<const char*>(&st.stx_btime), sizeof st.stx_btime};
+}
+
+Result<Fd> Sys::open_file_handle(int root, const std::string& handle) {
+  HandleBuffer buffer{};
+  const size_t type_bytes = sizeof buffer.header.handle_type;
+  if (handle.size() <= type_bytes || handle.size() > type_bytes + MAX_HANDLE_SZ) return Errno{ESTALE};
+  buffer.header.handle_bytes = static_cast<unsigned>(handle.size() - type_bytes);
+  std::memcpy(&buffer.header.handle_type, handle.data(), type_bytes);
+  std::memcpy(buffer.bytes, handle.data() + type_bytes, handle.size() - type_bytes);
+  const int fd = ::open_by_handle_at(root, &buffer.header, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return Errno{errno};
+  return Fd(fd);
 }
 
 }  // namespace limaquota

@@ -29,6 +29,7 @@ struct Extent {
 struct ExtentHints {
   uint64_t extent_size = 0;
   uint64_t cow_extent_size = 0;
+  bool preallocated = false;  // fallocate put blocks past the end, which XFS keeps
 };
 
 // Each function is the system call of its name with errors as values. EINTR is retried by the functions that
@@ -81,9 +82,12 @@ class Sys {
   virtual Result<std::vector<Extent>> extents(int fd, uint64_t offset, uint64_t length, size_t limit);
   virtual Result<uint64_t> count_extents(int fd, uint64_t offset);  // from offset to the end, also beyond EOF
   virtual ExtentHints extent_hints(int fd);
-  // A number that differs between two inodes that had the same inode number, from the file handle (or
-  // the birth time, where the filesystem gives out no handles).
-  virtual uint32_t generation(int fd);
+
+  // --- file handles --- opaque bytes that stand for an inode, and for no later one with its number
+  // Of `name` in `dir`, or of `dir` itself where the name is empty. Where the filesystem gives out no
+  // handles, its birth time, which cannot be opened.
+  virtual std::string file_handle(int dir, const char* name);
+  virtual Result<Fd> open_file_handle(int root, const std::string& handle);  // O_PATH; root only
 };
 
 // "/proc/self/fd/N": the path that leads to whatever an O_PATH descriptor stands for.

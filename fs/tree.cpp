@@ -5,8 +5,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
-#include "fs/log.hpp"
+#include "fs/read_names.hpp"
 
 namespace limaquota {
 namespace {
@@ -27,13 +28,14 @@ Tree::Child Tree::child_of(Role role, AccountId account, std::string_view name, 
 }
 
 void Tree::add_charge(NodeId id, const Child& child, const char* name, int path, const struct stat& st,
-                      MeteredIo::Changes* changes) {
+                      MeteredIo::Changes* changes, std::string handle) {
   Charge charge;
   charge.bytes = Bytes::of_st_blocks(st.st_blocks);
   charge.account = child.account;
   charge.role = child.role;
   charge.is_disk = child.is_disk;
   charge.is_yaml = child.is_yaml;
+  charge.handle = handle.empty() ? backing_.sys().file_handle(path, "") : std::move(handle);
   if (!table_.add_charge(id, std::move(charge))) return;
   if (child.is_disk) accounts_.put_disk(id, child.account, name, path, st);
   changes->push_back({child.account, Bytes(0), Bytes::of_st_blocks(st.st_blocks), Bytes(0), Bytes(0), 0});
@@ -44,23 +46,38 @@ Result<Entry> Tree::enter(Inode& parent, const char* name, Fd path, MeteredIo::C
   const auto st = backing_.sys().fstat(path.get());
   if (!st) return st.error();
   const NodeId id = table_.id_of(st->st_dev, st->st_ino);
+  std::string handle = backing_.sys().file_handle(path.get(), "");
   if (table_.find_charge(id) == nullptr) {
-    add_charge(id, child_of(parent.charge.role, parent.charge.account, name, st->st_mode), name, path.get(),
-               *st, changes);
+    const Child child = child_of(parent.charge.role, parent.charge.account, name, st->st_mode);
+    add_charge(id, child, name, path.get(), *st, changes, handle);
   }
-  const uint32_t generation = backing_.sys().generation(path.get());
+  return enter_known(id, std::move(path), *st, handle);
+}
+
+Entry Tree::enter_known(NodeId id, Fd path, const struct stat& st, const std::string& handle) {
   Entry entry;
-  entry.st = *st;
+  entry.st = st;
   entry.inode = table_.enter(id, std::move(path), [&](Inode& inode) {
-    inode.generation = generation;
-    inode.device = st->st_dev;
-    inode.type = st->st_mode & S_IFMT;
-    inode.size = static_cast<uint64_t>(st->st_size);
-    inode.extents_at_most = static_cast<uint64_t>(st->st_blocks) * 512 / backing_.block() + 1;
+    inode.generation = generation_of(handle);
+    inode.device = st.st_dev;
+    inode.type = st.st_mode & S_IFMT;
+    inode.size = static_cast<uint64_t>(st.st_size);
+    inode.extents_at_most = static_cast<uint64_t>(st.st_blocks) * 512 / backing_.block() + 1;
   });
-  if ((st->st_mode & set_id_bits) != 0) entry.inode->may_have_set_id = true;
+  if ((st.st_mode & set_id_bits) != 0) entry.inode->may_have_set_id = true;
   shown(*entry.inode, entry.st);
   return entry;
+}
+
+Result<Entry> Tree::reopen(NodeId id) {
+  const Charge* charge = table_.find_charge(id);
+  if (charge == nullptr) return Errno{ESTALE};
+  const std::string handle = charge->handle;
+  auto path = backing_.sys().open_file_handle(backing_.root(), handle);
+  if (!path) return Errno{ESTALE};
+  const auto st = backing_.sys().fstat(path->get());
+  if (!st || table_.id_of(st->st_dev, st->st_ino) != id) return Errno{ESTALE};
+  return enter_known(id, std::move(*path), *st, handle);
 }
 
 Result<Entry> Tree::lookup(Inode& parent, const char* name) {
@@ -101,16 +118,23 @@ void Tree::let_die(const InodePtr& inode) {
     inode->path.reset();
   }
   ledger_.apply(changes.data(), changes.size());
-  --table_.dying;
+  const std::lock_guard lock(inode->mutex);
+  table_.unmark_dying(*inode);
 }
 
 void Tree::closed(const InodePtr& inode) {
+  bool dies = false;
   --inode->opens;
   {
     const std::lock_guard lock(inode->mutex);
     if (!inode->dead && !inode->gone) io_.observe(*inode);
-    if (inode->gone) settler_.remove(*inode);
+    if (inode->gone && inode->opens == 0) {
+      settler_.remove(*inode);
+      table_.mark_dying(*inode);
+      dies = inode->linked_outside;
+    }
   }
+  if (dies) let_die(inode);
   forget(inode->id, 0);
 }
 
@@ -133,10 +157,39 @@ Result<Entry> Tree::make(Inode& parent, const char* name, mode_t type,
     MeteredIo::Changes changes;
     auto path = backing_.sys().openat(parent.path.get(), name, O_PATH | O_NOFOLLOW, 0);
     entry = path ? enter(parent, name, std::move(*path), &changes) : Result<Entry>(path.error());
+    if (!entry) recount(parent);
     io_.commit(std::move(*reservation), {&parent}, changes);
   }
   accounts_.changed(parent.charge.role, child.account, name);
   return entry;
+}
+
+// What was made could not be looked at: its directory is gone through later.
+void Tree::recount(const Inode& directory) {
+  const std::lock_guard lock(recount_mutex_);
+  if (InodePtr pointer = table_.find(directory.id)) to_recount_.push_back(std::move(pointer));
+}
+
+void Tree::recount_now() {
+  if (limit_files_unknown_) recharge_limit_files();
+  moves_again();
+  std::vector<InodePtr> directories;
+  {
+    const std::lock_guard lock(recount_mutex_);
+    directories.swap(to_recount_);
+  }
+  for (const InodePtr& directory : directories) {
+    const auto dir = backing_.sys().openat(directory->path.get(), ".", O_RDONLY | O_DIRECTORY, 0);
+    const auto names =
+        dir ? read_names(backing_.sys(), dir->get()) : Result<std::vector<std::string>>(dir.error());
+    bool all = names.operator bool();
+    for (size_t i = 0; all && i < names->size(); ++i) {
+      const auto entry = lookup(*directory, (*names)[i].c_str());
+      if (entry) forget(entry->inode->id, 1);
+      all = entry || entry.error().value == ENOENT;
+    }
+    if (!all) recount(*directory);
+  }
 }
 
 Result<Tree::Created> Tree::create(Inode& parent, const char* name, mode_t mode, int flags,
@@ -209,27 +262,33 @@ Result<Tree::Created> Tree::tmpfile(Inode& parent, mode_t mode, int flags, const
   MeteredIo::Changes changes;
   auto entry = enter(parent, "", std::move(*path), &changes);
   if (!entry) return entry.error();
+  {
+    const std::lock_guard made(entry->inode->mutex);
+    entry->inode->gone = true;
+  }
   io_.commit(std::move(*reservation), {&parent}, changes);
   created.entry = std::move(*entry);
-  created.entry.inode->gone = true;
-  ++table_.dying;
   return created;
 }
 
 Result<Entry> Tree::link(Inode& inode, Inode& parent, const char* name) {
   const AccountId account = parent.charge.account;
-  const auto holders = io_.accounts(inode);
-  if (std::find(holders.begin(), holders.end(), account) == holders.end()) return Errno{EXDEV};
+  {
+    const std::lock_guard lock(inode.mutex);
+    const auto holders = io_.accounts(inode);
+    if (inode.dead || std::find(holders.begin(), holders.end(), account) == holders.end())
+      return Errno{EXDEV};
+  }
   auto entry = make(parent, name, inode.type,
                     [&] { return backing_.sys().linkat(inode.path.get(), parent.path.get(), name); });
   if (!entry) return entry;
   const std::lock_guard lock(inode.mutex);
-  if (inode.gone) {  // an O_TMPFILE got its first name
-    inode.gone = false;
-    --table_.dying;
-  }
-  if (inode.charge.holders) {
-    for (Holder& holder : *inode.charge.holders) holder.names += holder.account == account ? 1 : 0;
+  if (std::exchange(inode.gone, false)) {  // an O_TMPFILE got its first name
+    table_.unmark_dying(inode);
+  } else {
+    auto& holders = inode.charge.holders;
+    if (!holders) holders = std::make_unique<std::vector<Holder>>(1, Holder{inode.charge.account, 1});
+    for (Holder& holder : *holders) holder.names += holder.account == account ? 1 : 0;
   }
   if (!inode.charge.is_disk && Accounts::is_disk(parent.charge.role, name, inode.type)) {
     inode.charge.is_disk = true;
@@ -251,48 +310,57 @@ Result<Tree::Victim> Tree::look_at(Inode& parent, const char* name) {
   return victim;
 }
 
+// True where a name in `account` was the last that the tree has of this inode.
+bool Tree::drop_name(Charge& charge, Inode* inode, AccountId account, MeteredIo::Changes* changes) {
+  if (!charge.holders) return true;
+  auto& holders = *charge.holders;
+  const auto holder =
+      std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == account; });
+  if (holder == holders.end() || --holder->names > 0) return false;
+  if (holders.size() == 1) {
+    charge.holders.reset();
+    return true;
+  }
+  const Bytes slack = inode != nullptr ? inode->slack : Bytes(0);
+  changes->push_back({account, charge.bytes, Bytes(0), slack, Bytes(0), 0});
+  holders.erase(holder);
+  charge.account = holders.front().account;
+  return false;
+}
+
 void Tree::name_gone(Victim victim, AccountId account, MeteredIo::Changes* changes) {
-  const auto after = backing_.sys().fstat(victim.path.get());
-  const bool last = after ? (after->st_nlink == 0 || S_ISDIR(victim.st.st_mode)) : victim.st.st_nlink <= 1;
   Charge* charge = table_.find_charge(victim.id);
   if (charge == nullptr) return;
   std::unique_lock<std::mutex> lock;
   if (victim.inode) lock = std::unique_lock(victim.inode->mutex);
-  if (!last) {
-    if (charge->holders) {
-      auto& holders = *charge->holders;
-      const auto holder =
-          std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == account; });
-      if (holder != holders.end() && --holder->names == 0) {
-        const Bytes slack = victim.inode ? victim.inode->slack : Bytes(0);
-        changes->push_back({account, charge->bytes, Bytes(0), slack, Bytes(0), 0});
-        holders.erase(holder);
-        charge->account = holders.front().account;
-        if (holders.size() == 1) charge->holders.reset();
-      }
-    }
-    return;
-  }
+  const auto after = backing_.sys().fstat(victim.path.get());
+  const bool no_link = after && (after->st_nlink == 0 || S_ISDIR(victim.st.st_mode));
+  if (!drop_name(*charge, victim.inode.get(), account, changes) && !no_link) return;
   const Role role = charge->role;
   const AccountId own = charge->account;
   if (victim.inode) {
-    if (!victim.inode->gone) ++table_.dying;
     victim.inode->gone = true;
-    if (victim.inode->opens == 0) settler_.remove(*victim.inode);
+    // A link outside the tree keeps the inode, and the kernel may keep it in its cache: it is not ours any
+    // more.
+    victim.inode->linked_outside = !no_link;
+    table_.mark_dying(*victim.inode);
+    const bool idle = victim.inode->opens == 0;
+    if (idle) settler_.remove(*victim.inode);
     lock.unlock();
     victim.path.reset();
+    if (idle && !no_link) let_die(victim.inode);
     forget(victim.id, 0);
   } else {
-    Bytes bytes = charge->bytes;
     boost::container::small_vector<AccountId, 2> accounts{charge->account};
     if (charge->holders) {
       accounts.clear();
       for (const Holder& holder : *charge->holders) accounts.push_back(holder.account);
     }
+    for (const AccountId of : accounts)
+      changes->push_back({of, charge->bytes, Bytes(0), Bytes(0), Bytes(0), 0});
     if (charge->is_disk) accounts_.drop_disk(victim.id);
     table_.drop_charge(victim.id);
     victim.path.reset();
-    for (const AccountId of : accounts) changes->push_back({of, bytes, Bytes(0), Bytes(0), Bytes(0), 0});
   }
   accounts_.closed(role, own);
 }
@@ -313,9 +381,7 @@ Result<void> Tree::unlink(Inode& parent, const char* name, bool directory) {
 }
 
 Result<void> Tree::setxattr(Inode& inode, const char* name, const void* value, size_t size, int flags) {
-  Claims claims;
-  for (const AccountId account : io_.accounts(inode)) claims.push_back({account, backing_.metadata(size)});
-  auto reservation = io_.reserve(claims, Line::control);
+  auto reservation = io_.reserve(io_.claims_of(inode, backing_.metadata(size)), Line::control);
   if (!reservation) return reservation.error();
   const std::lock_guard lock(inode.mutex);
   const auto done = backing_.sys().setxattr(inode.path.get(), name, value, size, flags);

@@ -2,6 +2,8 @@
 // charge.
 #pragma once
 
+#include <atomic>
+#include <optional>
 #include <string>
 
 #include "accounting/result.hpp"
@@ -38,6 +40,8 @@ class Tree {
   Result<void> scan();
 
   Result<Entry> lookup(Inode& parent, const char* name);
+  // An inode that the kernel knew once and asks for again by its id alone: found by its file handle, as root.
+  Result<Entry> reopen(NodeId id);
   void forget(NodeId id, uint64_t count);
   // For the settle list: the inode is off it.
   void let_go(const InodePtr& inode) { forget(inode->id, 0); }
@@ -65,6 +69,8 @@ class Tree {
 
   // The blocks of the limit files changed: charges them anew.
   void recharge_limit_files();
+  // Looks again at directories in which something could not be looked at when it was made.
+  void recount_now();
   // A descriptor of the inode was closed.
   void closed(const InodePtr& inode);
 
@@ -89,25 +95,33 @@ class Tree {
   Result<Entry> make(Inode& parent, const char* name, mode_t type,
                      const std::function<Result<void>()>& operation, size_t value_size = 0);
   Result<Victim> look_at(Inode& parent, const char* name);
+  // `handle` may be empty: it is asked for then.
   void add_charge(NodeId id, const Child& child, const char* name, int path, const struct stat& st,
-                  MeteredIo::Changes* changes);
+                  MeteredIo::Changes* changes, std::string handle = {});
+  Entry enter_known(NodeId id, Fd path, const struct stat& st, const std::string& handle);
   // After the operation that took one of its names (in `account`) away.
   void name_gone(Victim victim, AccountId account, MeteredIo::Changes* changes);
+  bool drop_name(Charge& charge, Inode* inode, AccountId account, MeteredIo::Changes* changes);
   void let_die(const InodePtr& inode);
+  void recount(const Inode& directory);
+  void moves_again();
   // --- moving between accounts (tree_move.cpp) ---
   // A name of the inode went from account `from` to `child.account`; so did everything below a directory.
   void moved(Victim& victim, AccountId from, const Child& child, const char* name);
+  void move_holder(Charge& charge, AccountId from, AccountId to, Bytes slack);
   void move_name(Victim& victim, AccountId from, const Child& child, const char* name);
   // After a rename; true where the limit file went along. `limit_moved`: it did so for the other of two
   // exchanged.
   bool renamed(Victim& victim, const Inode& from_parent, const Inode& to_parent, const char* to_name,
                bool exchanged, bool limit_moved = false);
-  void move_below(int dir, AccountId from, Role role, AccountId account);
+  // False where something could not be looked at.
+  bool move_below(int dir, AccountId from, Role role, AccountId account);
 
   // --- scan (tree_scan.cpp) ---
   struct Links;
+  std::optional<Bytes> bytes_below(int dir, const char* name) const;
   Result<void> scan_directory(int dir, Role role, AccountId account, Links& links);
-  void scan_entry(int dir, Role role, AccountId account, const std::string& name, Links& links);
+  Result<void> scan_entry(int dir, Role role, AccountId account, const std::string& name, Links& links);
   void adopt(NodeId id, int dir, const std::string& name, const struct stat& st);
 
   const Backing& backing_;
@@ -117,8 +131,19 @@ class Tree {
   LimitStore& limits_;
   MeteredIo& io_;
   Settler& settler_;
+  std::mutex recount_mutex_;
+  // What is below a directory and still charged to an old account.
+  struct Move {
+    Fd directory;
+    AccountId from = 0;
+    Child child;
+  };
+  // guarded by recount_mutex_
+  std::vector<InodePtr> to_recount_;
+  std::vector<Move> moves_to_do_;
   std::mutex limit_files_mutex_;
-  Bytes limit_files_bytes_;  // guarded by limit_files_mutex_
+  Bytes limit_files_bytes_;                       // guarded by limit_files_mutex_
+  std::atomic<bool> limit_files_unknown_{false};  // could not be looked at: to be tried again
 };
 
 }  // namespace limaquota

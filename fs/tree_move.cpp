@@ -39,38 +39,37 @@ class LockedParents {
 
 }  // namespace
 
+// One of several names went from one account to another: the inode counts in each that holds a name.
+void Tree::move_holder(Charge& charge, AccountId from, AccountId to, Bytes slack) {
+  auto& holders = *charge.holders;
+  Holder& source = holder_of(holders, from);
+  const bool empty = source.names > 0 && --source.names == 0;
+  const bool is_new = holder_of(holders, to).names++ == 0;
+  if (empty && is_new) {
+    ledger_.move(from, to, charge.bytes, slack);
+  } else if (is_new || empty) {
+    const Change change = is_new ? Change{to, Bytes(0), charge.bytes, Bytes(0), slack, 0}
+                                 : Change{from, charge.bytes, Bytes(0), slack, Bytes(0), 0};
+    ledger_.apply(&change, 1);
+  }
+  std::erase_if(holders, [](const Holder& h) { return h.names == 0; });
+  charge.account = holders.front().account;
+}
+
 void Tree::move_name(Victim& victim, AccountId from, const Child& child, const char* name) {
   Charge* charge = table_.find_charge(victim.id);
   if (charge == nullptr) return;
+  victim.inode = table_.find(victim.id);
   std::unique_lock<std::mutex> lock;
   if (victim.inode) lock = std::unique_lock(victim.inode->mutex);
   const Bytes slack = victim.inode ? victim.inode->slack : Bytes(0);
   const AccountId to = child.account;
   if (from != to) {
-    const bool many = !S_ISDIR(victim.st.st_mode) && victim.st.st_nlink > 1;
-    if (!many && !charge->holders) {
+    if (!charge->holders) {
       ledger_.move(charge->account, to, charge->bytes, slack);
       charge->account = to;
     } else {
-      // Names in several accounts: the inode counts in each.
-      if (!charge->holders) {
-        charge->holders = std::make_unique<std::vector<Holder>>();
-        charge->holders->push_back({charge->account, static_cast<uint32_t>(victim.st.st_nlink)});
-      }
-      auto& holders = *charge->holders;
-      const bool empty = --holder_of(holders, from).names == 0;
-      Holder& target = holder_of(holders, to);
-      const bool is_new = target.names++ == 0;
-      if (empty && is_new) {
-        ledger_.move(from, to, charge->bytes, slack);
-      } else if (is_new || empty) {
-        const Change change = is_new ? Change{to, Bytes(0), charge->bytes, Bytes(0), slack, 0}
-                                     : Change{from, charge->bytes, Bytes(0), slack, Bytes(0), 0};
-        ledger_.apply(&change, 1);
-      }
-      std::erase_if(holders, [](const Holder& h) { return h.names == 0; });
-      charge->account = holders.front().account;
-      if (holders.size() == 1) charge->holders.reset();
+      move_holder(*charge, from, to, slack);
     }
   }
   charge->role = child.role;
@@ -83,28 +82,58 @@ void Tree::move_name(Victim& victim, AccountId from, const Child& child, const c
 // A directory's own charge moves before its entries are listed, so an entry that is made meanwhile is either
 // listed or made in the new account already.
 void Tree::moved(Victim& victim, AccountId from, const Child& child, const char* name) {
+  const Charge* charge = table_.find_charge(victim.id);
+  const bool same_role = charge == nullptr || charge->role == child.role;
   move_name(victim, from, child, name);
-  if (!S_ISDIR(victim.st.st_mode) || from == child.account) return;
+  if (!S_ISDIR(victim.st.st_mode) || (from == child.account && same_role)) return;
   const auto dir = backing_.sys().openat(victim.path.get(), ".", O_RDONLY | O_DIRECTORY, 0);
-  if (dir) move_below(dir->get(), from, child.role, child.account);
+  if (!dir || !move_below(dir->get(), from, child.role, child.account)) {
+    // Some of it could not be looked at: what is still charged to the old account is moved later.
+    auto again = backing_.sys().openat(victim.path.get(), ".", O_PATH | O_DIRECTORY, 0);
+    const std::lock_guard lock(recount_mutex_);
+    if (again) moves_to_do_.push_back({std::move(*again), from, child});
+  }
 }
 
-void Tree::move_below(int dir, AccountId from, Role role, AccountId account) {
-  for (const std::string& name : read_names(backing_.sys(), dir)) {
-    Victim victim;
+void Tree::moves_again() {
+  std::vector<Move> moves;
+  {
+    const std::lock_guard lock(recount_mutex_);
+    moves.swap(moves_to_do_);
+  }
+  for (Move& move : moves) {
+    const auto dir = backing_.sys().openat(move.directory.get(), ".", O_RDONLY | O_DIRECTORY, 0);
+    if (dir && move_below(dir->get(), move.from, move.child.role, move.child.account)) continue;
+    const std::lock_guard lock(recount_mutex_);
+    moves_to_do_.push_back(std::move(move));
+  }
+}
+
+bool Tree::move_below(int dir, AccountId from, Role role, AccountId account) {
+  const auto names = read_names(backing_.sys(), dir);
+  bool all = names.operator bool();
+  for (size_t i = 0; names && i < names->size(); ++i) {
+    const std::string& name = (*names)[i];
     auto path = backing_.sys().openat(dir, name.c_str(), O_PATH | O_NOFOLLOW, 0);
-    if (!path) continue;
-    const auto st = backing_.sys().fstat(path->get());
-    if (!st) continue;
+    const auto st = path ? backing_.sys().fstat(path->get()) : Result<struct stat>(path.error());
+    if (!st) {
+      all = all && st.error().value == ENOENT;
+      continue;
+    }
+    Victim victim;
     victim.path = std::move(*path);
     victim.st = *st;
     victim.id = table_.id_of(st->st_dev, st->st_ino);
-    victim.inode = table_.find(victim.id);
     const Child child = child_of(role, account, name, st->st_mode);
     const Charge* charge = table_.find_charge(victim.id);
-    if (charge != nullptr && !charge->holders && charge->account == child.account) continue;
-    moved(victim, from, child, name.c_str());
+    if (charge == nullptr) continue;
+    const Role old_role = charge->role;
+    if (!charge->holders && charge->account == child.account && old_role == child.role) continue;
+    const AccountId own = old_role == Role::disk ? static_cast<AccountId>(charge->account) : from;
+    moved(victim, own, child, name.c_str());
+    if (old_role == Role::disk && own != child.account) accounts_.closed(old_role, own);
   }
+  return all;
 }
 
 bool Tree::renamed(Victim& victim, const Inode& from_parent, const Inode& to_parent, const char* to_name,
@@ -131,14 +160,23 @@ Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, co
                           unsigned flags) {
   const bool exchange = (flags & RENAME_EXCHANGE) != 0;
   Reservation reservation;
-  if (&parent != &new_parent) {
+  if (&parent == &new_parent) {
+    // Inside a directory a rename is not refused, unless ever longer names would make it grow beyond all
+    // bounds.
+    auto granted = io_.reserve({{parent.charge.account, Bytes(4 * backing_.block())}}, Line::moving, false);
+    const bool longer = std::strlen(new_name) > std::strlen(name);
+    if (!granted && longer && !backing_.directory_has_room(parent.path.get(), std::strlen(new_name)))
+      return granted.error();
+    if (granted) reservation = std::move(*granted);
+  } else {
     Claims claims{{new_parent.charge.account, backing_.metadata()}};
     if (exchange) claims.push_back({parent.charge.account, backing_.metadata()});
     auto granted = io_.reserve(claims, Line::moving);
     // Refused only where a directory must grow and cannot.
-    const bool fits = backing_.directory_has_room(new_parent.path.get(), std::strlen(new_name)) &&
-                      (!exchange || backing_.directory_has_room(parent.path.get(), std::strlen(name)));
-    if (!granted && !fits) return granted.error();
+    const bool fits =
+        granted || (backing_.directory_has_room(new_parent.path.get(), std::strlen(new_name)) &&
+                    (!exchange || backing_.directory_has_room(parent.path.get(), std::strlen(name))));
+    if (!fits) return granted.error();
     if (granted) reservation = std::move(*granted);
   }
   Victim source;
@@ -148,7 +186,9 @@ Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, co
     auto found = look_at(parent, name);
     if (!found) return found.error();
     source = std::move(*found);
-    if (auto there = look_at(new_parent, new_name)) target = std::move(*there);
+    auto there = look_at(new_parent, new_name);
+    if (!there && there.error().value != ENOENT) return there.error();
+    if (there) target = std::move(*there);
     const auto done =
         backing_.sys().renameat2(parent.path.get(), name, new_parent.path.get(), new_name, flags);
     if (!done) return done;

@@ -17,13 +17,10 @@ struct Tree::Links {
   std::unordered_map<NodeId, std::vector<Holder>> names;
 };
 
-void Tree::scan_entry(int dir, Role role, AccountId account, const std::string& name, Links& links) {
+Result<void> Tree::scan_entry(int dir, Role role, AccountId account, const std::string& name, Links& links) {
   Sys& sys = backing_.sys();
   const auto st = sys.fstatat(dir, name.c_str(), AT_SYMLINK_NOFOLLOW);
-  if (!st) {
-    log_warning("cannot look at {}: it is not counted", escape_name(name));
-    return;
-  }
+  if (!st) return st.error().value == ENOENT ? Result<void>() : Result<void>(st.error());
   const NodeId id = table_.id_of(st->st_dev, st->st_ino);
   const Child child = child_of(role, account, name, st->st_mode);
   if (!S_ISDIR(st->st_mode) && st->st_nlink > 1) {
@@ -42,15 +39,18 @@ void Tree::scan_entry(int dir, Role role, AccountId account, const std::string& 
     if (child.is_disk) {
       if (auto opened = sys.openat(dir, name.c_str(), O_PATH | O_NOFOLLOW, 0)) path = std::move(*opened);
     }
-    add_charge(id, child, name.c_str(), path.get(), *st, &changes);
+    add_charge(id, child, name.c_str(), path.get(), *st, &changes, sys.file_handle(dir, name.c_str()));
     ledger_.apply(changes.data(), changes.size());
     if (child.is_disk) adopt(id, dir, name, *st);
   }
-  if (!S_ISDIR(st->st_mode)) return;
+  if (!S_ISDIR(st->st_mode)) return {};
   const auto below = sys.openat(dir, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-  if (!below || !scan_directory(below->get(), child.role, child.account, links)) {
-    log_warning("cannot read directory {}: what is in it is not counted", escape_name(name));
+  if (!below && below.error().value == EACCES) {
+    log_warning("directory {} may not be read: what is in it is not counted", escape_name(name));
+    return {};
   }
+  if (!below) return below.error();
+  return scan_directory(below->get(), child.role, child.account, links);
 }
 
 // A disk with unwritten blocks keeps the worst that writing them may cost reserved, also over a remount.
@@ -60,7 +60,7 @@ void Tree::adopt(NodeId id, int dir, const std::string& name, const struct stat&
   auto path = sys.openat(dir, name.c_str(), O_PATH | O_NOFOLLOW, 0);
   if (!fd || !path) return;
   const InodePtr inode = table_.enter(id, std::move(*path), [&](Inode& made) {
-    made.generation = sys.generation(made.path.get());
+    made.generation = generation_of(sys.file_handle(made.path.get(), ""));
     made.device = st.st_dev;
     made.type = S_IFREG;
     made.size = static_cast<uint64_t>(st.st_size);
@@ -79,9 +79,11 @@ void Tree::adopt(NodeId id, int dir, const std::string& name, const struct stat&
 }
 
 Result<void> Tree::scan_directory(int dir, Role role, AccountId account, Links& links) {
-  for (const std::string& name : read_names(backing_.sys(), dir)) {
+  const auto names = read_names(backing_.sys(), dir);
+  if (!names) return names.error();
+  for (const std::string& name : *names) {
     if (role == Role::root && (name == usage_directory || name == quota_directory)) continue;
-    scan_entry(dir, role, account, name, links);
+    if (const auto scanned = scan_entry(dir, role, account, name, links); !scanned) return scanned;
   }
   return {};
 }
@@ -101,7 +103,7 @@ Result<void> Tree::scan() {
   if (!scanned) return scanned;
   for (auto& [id, holders] : links.names) {
     Charge* charge = table_.find_charge(id);
-    if (charge == nullptr || holders.size() < 2) continue;
+    if (charge == nullptr) continue;
     for (const Holder& holder : holders) {
       if (holder.account == charge->account) continue;
       const Change change{holder.account, Bytes(0), charge->bytes, Bytes(0), Bytes(0), 0};
@@ -109,8 +111,9 @@ Result<void> Tree::scan() {
     }
     charge->holders = std::make_unique<std::vector<Holder>>(std::move(holders));
   }
-  accounts_.refresh();
+  if (!accounts_.refresh()) return Errno{EIO};
   recharge_limit_files();
+  if (limit_files_unknown_) return Errno{EIO};
   // The root is never forgotten.
   auto path = sys.openat(root->get(), ".", O_PATH | O_DIRECTORY, 0);
   if (!path) return path.error();
@@ -122,25 +125,33 @@ Result<void> Tree::scan() {
   return {};
 }
 
+// What du says of a directory and all in it; nothing where something cannot be looked at.
+std::optional<Bytes> Tree::bytes_below(int dir, const char* name) const {
+  Sys& sys = backing_.sys();
+  const auto st = sys.fstatat(dir, name, AT_SYMLINK_NOFOLLOW);
+  if (!st) return st.error().value == ENOENT ? std::optional(Bytes(0)) : std::nullopt;
+  Bytes bytes = Bytes::of_st_blocks(st->st_blocks);
+  if (!S_ISDIR(st->st_mode)) return bytes;
+  const auto below = sys.openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+  const auto names = below ? read_names(sys, below->get()) : Result<std::vector<std::string>>(below.error());
+  if (!names) return std::nullopt;
+  for (const std::string& child : *names) {
+    const auto more = bytes_below(below->get(), child.c_str());
+    if (!more) return std::nullopt;
+    bytes += *more;
+  }
+  return bytes;
+}
+
 // The directory of the limit files and all in it counts in `_shared`, as du counts it, though nothing limits
 // it.
 void Tree::recharge_limit_files() {
-  Sys& sys = backing_.sys();
   const std::lock_guard lock(limit_files_mutex_);
-  Bytes bytes;
-  const auto count = [&](int dir, const char* name) {
-    const auto st = sys.fstatat(dir, name, AT_SYMLINK_NOFOLLOW);
-    if (st) bytes += Bytes::of_st_blocks(st->st_blocks);
-    return st && S_ISDIR(st->st_mode) ? sys.openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0)
-                                      : Result<Fd>(Errno{ENOTDIR});
-  };
-  const auto walk = [&](auto&& self, int dir, const char* name) -> void {
-    const auto below = count(dir, name);
-    if (!below) return;
-    for (const std::string& child : read_names(sys, below->get())) self(self, below->get(), child.c_str());
-  };
-  walk(walk, backing_.root(), std::string(quota_directory).c_str());
-  walk(walk, backing_.root(), std::string(usage_directory).c_str());
+  const auto quota = bytes_below(backing_.root(), std::string(quota_directory).c_str());
+  const auto usage = bytes_below(backing_.root(), std::string(usage_directory).c_str());
+  limit_files_unknown_ = !quota || !usage;
+  if (limit_files_unknown_) return;
+  const Bytes bytes = *quota + *usage;
   const Change change{accounts_.shared(), limit_files_bytes_, bytes, Bytes(0), Bytes(0), 0};
   ledger_.apply(&change, 1);
   limit_files_bytes_ = bytes;

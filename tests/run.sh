@@ -56,6 +56,8 @@ say() { printf '\n== %s (%d s)\n' "$*" $((SECONDS - started)); }
 
 clean_up() {
   trap - EXIT INT TERM HUP
+  # unshare waits for its child whatever TERM says; with it goes the namespace and all that is in it.
+  if [ -s "$work/unshare.pid" ]; then "${as_root[@]}" kill -KILL "$(cat "$work/unshare.pid")" 2>/dev/null || true; fi
   if [ -n "$child" ]; then
     kill "$child" 2>/dev/null || true
     wait "$child" 2>/dev/null || true
@@ -106,9 +108,11 @@ build() {
 run_suites() {
   local build=build/$1 status=0
   : >"$work/counts"
-  waited "${as_root[@]}" unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
-    env LIMAQUOTA_NIGHTLY="$nightly" LIMAQUOTA_FILTER="$filter" \
+  waited "${as_root[@]}" env LIMAQUOTA_NIGHTLY="$nightly" LIMAQUOTA_FILTER="$filter" \
+    sh -c 'echo $$ >"$1/unshare.pid"; shift; exec "$@"' sh "$work" \
+    unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
     tests/run-suites.sh "$1" "$PWD/$build" "$work" || status=$?
+  rm -f "$work/unshare.pid"
   add_counts "$work/counts"
   if [ "$status" -ne 0 ]; then
     failed=$((failed + 1))

@@ -18,7 +18,7 @@ using namespace mount_tests;
 
 constexpr uint64_t block = 4096;
 constexpr uint64_t file_blocks = 1024;
-constexpr uint64_t limit = 12 * MiB;
+constexpr uint64_t limit = 5 * MiB;
 constexpr uint64_t zeros = 0;
 constexpr uint64_t unknown = ~uint64_t{0};  // an operation that failed may or may not have done its work
 
@@ -55,13 +55,15 @@ class Operations {
   // Its name and its errno, for messages.
   std::pair<std::string, int> one() {
     File& file = files_[below(files_.size())];
-    const uint64_t first = below(file_blocks - 32);
-    const uint64_t count = 1 + below(32);
-    switch (below(9)) {
+    const uint64_t first = below(file_blocks - 128);
+    const uint64_t count = 1 + below(128);
+    switch (below(12)) {
       case 0:
       case 1:
       case 2:
       case 3:
+      case 9:
+      case 10:
         return {"write", write(file, first, count)};
       case 4:
         return {"punch", fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first, count, zeros)};
@@ -73,7 +75,7 @@ class Operations {
       case 6:
         return {"truncate", truncate(file, first)};
       case 7:
-        return {"copy", copy(file, files_[below(files_.size())], first, below(file_blocks - 32), count)};
+        return {"copy", copy(file, files_[below(files_.size())], first, below(file_blocks - 128), count)};
       default:
         break;
     }
@@ -151,7 +153,7 @@ class FaultyData : public FaultTest {
 
 TEST_P(FaultyData, LeavesLimitFiguresAndReportedDataWhole) {
   const fs::path vm = home().make_vm("vm");
-  home().set_limit("vm", "limit 12MiB\ncontrol_reserve 1MiB\n");
+  home().set_limit("vm", "limit 5MiB\ncontrol_reserve 1MiB\n");
   Operations random(vm, GetParam().filesystem != "tmpfs", seed());
   faults_on();
   for (uint64_t i = 0; i < operations(); ++i) {
@@ -163,8 +165,10 @@ TEST_P(FaultyData, LeavesLimitFiguresAndReportedDataWhole) {
   EXPECT_LE(home().du("vm"), limit);
   expect_figures_come_right();
   check_contents(random);
+  uint64_t refused = 0;
   for (uint64_t i = 0; i < operations() / 3; ++i) {
     const auto [what, error] = random.one();
+    refused += error == ENOSPC ? 1 : 0;
     EXPECT_TRUE(error == 0 || error == ENOSPC) << what << " without faults: errno " << error;
     ASSERT_LE(home().du("vm"), limit) << "without faults, after " << what << ", errno " << error;
   }
@@ -172,6 +176,7 @@ TEST_P(FaultyData, LeavesLimitFiguresAndReportedDataWhole) {
   EXPECT_LE(home().du("vm"), limit);
   expect_figures_come_right();
   check_contents(random);
+  EXPECT_GT(refused, 0U) << "the limit was never met";
   // Nothing stays reserved for what is gone.
   for (File& file : random.files()) {
     EXPECT_EQ(file.fd.close(), 0);
@@ -179,11 +184,62 @@ TEST_P(FaultyData, LeavesLimitFiguresAndReportedDataWhole) {
   }
   EXPECT_TRUE(eventually([&] { return home().figure("vm", "reserved") <= 256 * KiB; }))
       << "reserved " << home().figure("vm", "reserved") << " in an empty VM";
-  EXPECT_TRUE(eventually([&] { return home().figure("vm", "writable") > 10 * MiB; }))
+  EXPECT_TRUE(eventually([&] { return home().figure("vm", "writable") > 3 * MiB; }))
       << "writable " << home().figure("vm", "writable") << " in an empty VM";
 }
 
-const std::vector<std::string> data_faults = {"pwrite:EIO:10",
+// Near its limit the daemon makes a file on XFS longer by itself before a write, and trims it when it
+// settles: what it takes for the file's size must then be true.
+class FaultySize : public FaultTest {};
+
+TEST_P(FaultySize, AWriteNeverShortensAFile) {
+  const fs::path vm = home().make_vm("vm");
+  home().set_limit("vm", "limit 4MiB\ncontrol_reserve 0\n");
+  const Fd filler = create_file(vm / "ha.log");
+  ASSERT_EQ(write_range(filler.get(), 0, 2700 * KiB).error, 0);
+  ASSERT_EQ(errno_of(::fsync(filler.get())), 0);
+  const Fd disk = create_file(vm / "disk");
+  faults_on();
+  EXPECT_EQ(write_range(disk.get(), 0, 1 * MiB, 1 * MiB).bytes, 1 * MiB);
+  EXPECT_EQ(write_range(disk.get(), 0, 4 * KiB).bytes, 4 * KiB);
+  faults_off();
+  EXPECT_TRUE(has_pattern(disk.get(), 0, 1 * MiB))
+      << "its size is " << fs::file_size(home().backing() / "vm/disk");
+}
+
+INSTANTIATE_TEST_SUITE_P(Fault, FaultySize, ::testing::ValuesIn(on_all({"nothing:EIO:1", "fstat:EIO:1"})),
+                         name_of);
+
+// The allocation map must not go on believing in blocks that a call freed before it failed.
+class FaultyFree : public FaultTest {};
+
+TEST_P(FaultyFree, BlocksFreedByACallThatFailedAreNotWrittenForNothing) {
+  const fs::path vm = home().make_vm("vm");
+  home().set_limit("vm", "limit 5MiB\ncontrol_reserve 0\n");
+  const Fd disk = create_file(vm / "disk");
+  const Fd other = create_file(vm / "diffdisk");
+  // At the limit the map is asked for what is there.
+  ASSERT_EQ(write_range(disk.get(), 0, 6 * MiB).error, ENOSPC);
+  faults_on();
+  if (GetParam().rules.starts_with("ftruncate")) {
+    EXPECT_EQ(errno_of(::ftruncate(disk.get(), 0)), EIO);
+  } else {
+    (void)::fallocate(disk.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(6 * MiB));
+  }
+  faults_off();
+  EXPECT_TRUE(home().comes_to_rest("vm"));
+  EXPECT_EQ(write_range(other.get(), 0, 6 * MiB).error, ENOSPC);
+  (void)write_range(disk.get(), 0, 3 * MiB);
+  home().sync_backing();
+  EXPECT_LE(home().du("vm"), limit);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Fault, FaultyFree,
+    ::testing::ValuesIn(on_all({"nothing:EIO:1", "ftruncate:late EIO:1", "fallocate:late EIO:1"})), name_of);
+
+const std::vector<std::string> data_faults = {"nothing:EIO:1",
+                                              "pwrite:EIO:10",
                                               "pwrite:ENOSPC:10",
                                               "pwrite:short:4",
                                               "pwrite:late EIO:10",

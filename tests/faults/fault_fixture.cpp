@@ -48,6 +48,7 @@ void FaultTest::mount() {
 }
 
 void FaultTest::TearDown() {
+  if (scratch_ != nullptr) RecordProperty("injected", std::to_string(injected()));
   if (home_ != nullptr) home_->finish();
   home_.reset();
   scratch_.reset();

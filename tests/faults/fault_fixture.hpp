@@ -20,7 +20,9 @@ struct FaultCase {
   mount_tests::Filesystem filesystem;
   std::string rules;
 };
-inline void PrintTo(const FaultCase& fault, std::ostream* out) { *out << fault.filesystem << " " << fault.rules; }
+inline void PrintTo(const FaultCase& fault, std::ostream* out) {
+  *out << fault.filesystem << " " << fault.rules;
+}
 // "late EIO" on pwrite, one in 20, on ext4: "ext4_pwrite_late_EIO_20".
 std::string name_of(const ::testing::TestParamInfo<FaultCase>& test);
 // Every kind on tmpfs, ext4 and XFS.

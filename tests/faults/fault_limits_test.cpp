@@ -52,24 +52,21 @@ TEST_P(FaultyLimitFile, FollowsARenamedVmOrTheRenameFails) {
   EXPECT_EQ(home().figure(name, "limit"), 100 * MiB) << name << " after a remount";
 }
 
-const std::vector<std::string> limit_faults = {"openat_read:EIO:4",
-                                               "openat_create:EIO:2",
-                                               "pwrite:EIO:2",
-                                               "pwrite:ENOSPC:2",
-                                               "pwrite:short:2",
-                                               "pwrite:late EIO:2",
-                                               "fsync:EIO:2",
-                                               "mkdirat:EIO:2",
-                                               "renameat2:EIO:2",
-                                               "fstatvfs:EIO:2",
-                                               "unlinkat:EIO:2\nfsync:EIO:2",
-                                               "fstatat:EIO:2"};
+const std::vector<std::string> limit_faults = {
+    "nothing:EIO:1",   "openat_read:EIO:4", "openat_create:EIO:2", "pwrite:EIO:2",
+    "pwrite:ENOSPC:2", "pwrite:short:2",    "pwrite:late EIO:2",   "fsync:EIO:2",
+    "mkdirat:EIO:2",   "renameat2:EIO:2",   "fstatvfs:EIO:2",      "unlinkat:EIO:2\nfsync:EIO:2",
+    "fstatat:EIO:2"};
 INSTANTIATE_TEST_SUITE_P(Fault, FaultyLimitFile, ::testing::ValuesIn(on_all(limit_faults)), name_of);
 
 // A home with something in it, mounted while the backing fails.
 class FaultyScan : public FaultTest {
  protected:
   bool mounts_by_itself() const override { return false; }
+  void TearDown() override {
+    ::setenv("LIMAQUOTA_FAULTS_SEED", std::to_string(first_seed_).c_str(), 1);
+    FaultTest::TearDown();
+  }
   void prepare(const fs::path& home) override {
     for (const char* directory : {"vm", "vm/sub", "_disks", "_disks/data", "_config", ".quota"}) {
       fs::create_directory(home / directory);
@@ -81,12 +78,14 @@ class FaultyScan : public FaultTest {
     EXPECT_EQ(write_text(home / ".quota" / "vm", "limit 50MiB\n"), 0);
     fs::create_symlink(scratch_->path() / "home" / "vm", home / "_disks/data/in_use_by");
   }
+
+  const uint64_t first_seed_ = seed();
 };
 
 TEST_P(FaultyScan, IsRefusedOrCountsEverything) {
-  for (int i = 0; i < 4; ++i) {
+  for (uint64_t i = 0; i < 4; ++i) {
     faults_on();
-    ::setenv("LIMAQUOTA_FAULTS_SEED", std::to_string(i + 1).c_str(), 1);
+    ::setenv("LIMAQUOTA_FAULTS_SEED", std::to_string(first_seed_ + i).c_str(), 1);
     try {
       mount();
     } catch (const std::runtime_error&) {
@@ -104,9 +103,9 @@ TEST_P(FaultyScan, IsRefusedOrCountsEverything) {
   }
 }
 
-const std::vector<std::string> scan_faults = {"openat_read:EIO:8", "openat_path:EIO:8", "fstat:EIO:8",
-                                              "fstatat:EIO:8",     "getdents:EIO:8",    "pread:EIO:2",
-                                              "readlink:EIO:2",    "extents:EIO:2",     "pread:short:2"};
+const std::vector<std::string> scan_faults = {
+    "nothing:EIO:1",  "openat_read:EIO:8", "openat_path:EIO:8", "fstat:EIO:8",   "fstatat:EIO:8",
+    "getdents:EIO:8", "pread:EIO:2",       "readlink:EIO:2",    "extents:EIO:2", "pread:short:2"};
 INSTANTIATE_TEST_SUITE_P(Fault, FaultyScan, ::testing::ValuesIn(on_all(scan_faults)), name_of);
 
 }  // namespace

@@ -57,7 +57,7 @@ class LimaOpsTest : public MountTest {
 
 // The kernel hands on neither O_TMPFILE where libfuse is older than 3.17 nor collapsing and inserting ranges;
 // callers are told EOPNOTSUPP and do without.
-const std::set<std::string> not_forwarded = {"o_tmpfile", "collapse_insert_range"};
+const std::set<std::string> not_forwarded = {"o_tmpfile", "collapse_insert_range", "reflink_ioctl"};
 
 TEST_P(LimaOpsTest, AsManyWorkThroughTheMountAsWithoutIt) {
   if (script().empty()) GTEST_SKIP() << "lima_ops.py is not there: set LIMAQUOTA_SHARED";

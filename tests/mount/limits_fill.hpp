@@ -8,15 +8,12 @@
 
 namespace limaquota::mount_tests {
 
-// Appends to `file`, in pieces down to `block` bytes, until not even one block fits and nothing that could
-// still be given back is reserved. A disk file stops at the disk line, a control file at the limit. Returns
-// the bytes appended.
+// Appends to `file`, in pieces down to `block` bytes, until not even one block fits, also after what was
+// reserved for late metadata has been given back. A disk file stops at the disk line, a control file at the
+// limit. Returns the bytes appended.
 uint64_t fill_up(MountedHome& home, const std::string& account, const fs::path& file, uint64_t block);
 // Fills the account to its limit: "disk" to the disk line, then "log" to the limit.
 void fill_account(MountedHome& home, const std::string& vm, uint64_t block);
-
-// Where disk files of the account stop, by statfs of its directory.
-uint64_t disk_line(const MountedHome& home, const std::string& vm);
 
 // fsync; 0 or the errno.
 int sync_file(const fs::path& file);
