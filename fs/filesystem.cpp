@@ -30,7 +30,10 @@ Filesystem::Filesystem(Sys& sys, Fd root, const FilesystemOptions& options)
   accounts.on_opened = [this](std::string_view account) { quota.promote(account); };
 }
 
-Filesystem::~Filesystem() { settler.stop(); }
+Filesystem::~Filesystem() {
+  settler.stop();
+  limits.save();
+}
 
 Result<void> Filesystem::start() {
   ledger.set_time(std::time(nullptr));

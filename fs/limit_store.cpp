@@ -246,7 +246,7 @@ bool LimitStore::move_file(std::string_view from, std::string_view to) {
   if (!dir || !to_dir) return false;
   const auto moved = backing_.sys().renameat2(dir->get(), from_file.c_str(), to_dir->get(), to_file.c_str(),
                                               RENAME_NOREPLACE);
-  if (!moved && moved.error().value != ENOENT && moved.error().value != EEXIST) return false;
+  if (!moved) return false;
   (void)!backing_.sys().fsync(to_dir->get());
   return true;
 }
@@ -265,10 +265,14 @@ bool LimitStore::follow(std::string_view from, std::string_view to) {
       node.key() = std::string(to);
       entries_.insert(std::move(node));
     }
-    if (!move_file(from, to)) {
-      log_warning("the limit file of {} cannot follow to {} yet", escape_name(from), escape_name(to));
-      const std::lock_guard texts(mutex_);
-      files_to_move_.emplace_back(from, to);
+    if (!unsaved_.empty() || !move_file(from, to)) {
+      unsaved_.emplace(from);
+      unsaved_.emplace(to);
+      save_unsaved();
+      if (!unsaved_.empty()) {
+        log_warning("the limit file of {} cannot follow to {} yet: tried again", escape_name(from),
+                    escape_name(to));
+      }
     }
     in_force(from);
     in_force(to);
@@ -321,20 +325,32 @@ void LimitStore::in_force(std::string_view name) {
   }
 }
 
-void LimitStore::move_files_again() {
-  std::vector<std::pair<std::string, std::string>> moves;
-  {
-    const std::lock_guard lock(mutex_);
-    moves.swap(files_to_move_);
+void LimitStore::save_unsaved() {
+  for (auto name = unsaved_.begin(); name != unsaved_.end();) {
+    const auto kept = text(*name);
+    bool done = false;
+    if (kept) {
+      (void)!write_file(*name, *kept, &done);
+    } else {
+      std::string file;
+      const auto dir = directory(*name, &file, false);
+      const auto removed =
+          dir ? backing_.sys().unlinkat(dir->get(), file.c_str(), 0) : Result<void>(dir.error());
+      done = removed || removed.error().value == ENOENT;
+    }
+    if (done) {
+      name = unsaved_.erase(name);
+    } else {
+      ++name;
+    }
   }
-  if (moves.empty()) return;
+}
+
+void LimitStore::save() {
   {
     const std::lock_guard lock(files_mutex_);
-    for (auto& move : moves) {
-      if (move_file(move.first, move.second)) continue;
-      const std::lock_guard texts(mutex_);
-      files_to_move_.push_back(std::move(move));
-    }
+    if (unsaved_.empty()) return;
+    save_unsaved();
   }
   if (on_files_changed) on_files_changed();
 }
@@ -354,7 +370,7 @@ void LimitStore::tick(int64_t now) {
     }
   }
   for (const std::string& name : removed) in_force(name);
-  move_files_again();
+  save();
   if (ended.empty()) return;
   {
     const std::lock_guard lock(files_mutex_);

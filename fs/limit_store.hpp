@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -47,6 +48,8 @@ class LimitStore {
 
   // Puts the limits of an account in force: its own file, else the default.
   void apply(std::string_view account);
+  // Tries again what follow could not write.
+  void save();
   // Ends loans that are over; told the wall clock in Unix seconds.
   void tick(int64_t now);
   // Bytes that the limit files occupy in the backing tree changed: called with no lock held.
@@ -63,7 +66,7 @@ class LimitStore {
   Limits limits_of(std::string_view account, bool* from_file, bool* damaged) const;
   void in_force(std::string_view name);
   bool move_file(std::string_view from, std::string_view to);
-  void move_files_again();
+  void save_unsaved();
   // `*renamed`: the file holds the new text, whatever came after.
   Result<void> write_file(std::string_view name, std::string_view text, bool* renamed);
   Result<void> put_locked(std::string_view name, std::string_view text);
@@ -73,12 +76,13 @@ class LimitStore {
   const Backing& backing_;
   Ledger& ledger_;
   std::mutex files_mutex_;
+  std::set<std::string, std::less<>>
+      unsaved_;  // guarded by files_mutex_: files that are not what `entries_` says
   mutable std::mutex mutex_;
   // guarded by mutex_
   std::map<std::string, Entry, std::less<>> entries_;
   std::map<std::string, int64_t, std::less<>> ending_;  // removed files whose limits end at that Unix second
   int64_t now_ = 0;
-  std::vector<std::pair<std::string, std::string>> files_to_move_;  // follow() could not yet
 };
 
 }  // namespace limaquota

@@ -102,6 +102,12 @@ void Tree::moves_again() {
     moves.swap(moves_to_do_);
   }
   for (Move& move : moves) {
+    // It may have been moved on, or removed, meanwhile.
+    const auto st = backing_.sys().fstat(move.directory.get());
+    const Charge* charge = st ? table_.find_charge(table_.id_of(st->st_dev, st->st_ino)) : nullptr;
+    if (charge == nullptr) continue;
+    move.child.account = charge->account;
+    move.child.role = charge->role;
     const auto dir = backing_.sys().openat(move.directory.get(), ".", O_RDONLY | O_DIRECTORY, 0);
     if (dir && move_below(dir->get(), move.from, move.child.role, move.child.account)) continue;
     const std::lock_guard lock(recount_mutex_);

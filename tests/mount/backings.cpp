@@ -9,11 +9,13 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <sstream>
 #include <stdexcept>
 #include <system_error>
 
@@ -90,6 +92,17 @@ const std::vector<Filesystem>& all_filesystems() {
   return all;
 }
 
+std::vector<Filesystem> tested(const std::vector<Filesystem>& filesystems) {
+  const char* named = std::getenv("LIMAQUOTA_FILESYSTEMS");
+  if (named == nullptr) return filesystems;
+  std::vector<Filesystem> chosen;
+  std::istringstream words(named);
+  for (Filesystem one; words >> one;) {
+    if (std::find(filesystems.begin(), filesystems.end(), one) != filesystems.end()) chosen.push_back(one);
+  }
+  return chosen;
+}
+
 const char* user_directory_name() { return as_root() ? "root" : "user"; }
 
 fs::path prepared_directory() {
@@ -108,14 +121,16 @@ std::string why_not_prepared(const Filesystem& filesystem) {
 
 bool prepare_backings(const fs::path& directory) {
   bool any = false;
-  for (const Filesystem& filesystem : all_filesystems()) any |= prepare_backing(directory, filesystem);
+  for (const Filesystem& filesystem : tested(all_filesystems()))
+    any |= prepare_backing(directory, filesystem);
   return any;
 }
 
 fs::path prepare_own_backings() {
   if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
     throw std::system_error(errno, std::generic_category(), "a mount namespace");
-  std::string pattern = "/var/tmp/limaquota-tests.XXXXXX";
+  const char* scratch = std::getenv("LIMAQUOTA_SCRATCH");
+  std::string pattern = std::string(scratch != nullptr ? scratch : "/var/tmp") + "/limaquota-tests.XXXXXX";
   if (::mkdtemp(pattern.data()) == nullptr || ::chmod(pattern.c_str(), 0755) != 0)
     throw std::system_error(errno, std::generic_category(), pattern);
   ::setenv("LIMAQUOTA_TEST_DIR", pattern.c_str(), 1);

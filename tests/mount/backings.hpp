@@ -29,7 +29,8 @@ std::string why_not_prepared(const Filesystem& filesystem);
 // and the loop devices clear themselves, so the end of the mount namespace is the end of everything. False
 // where none could be made.
 bool prepare_backings(const std::filesystem::path& directory);
-// A directory prepared in a new mount namespace of this process, for a binary started by hand.
+// A directory prepared below LIMAQUOTA_SCRATCH (else /var/tmp) in a new mount namespace of this process, for
+// a binary started by itself.
 std::filesystem::path prepare_own_backings();
 
 }  // namespace limaquota::mount_tests

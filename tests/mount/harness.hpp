@@ -30,6 +30,9 @@ namespace fs = std::filesystem;
 // the default host reserve of 1 GiB leaves room.
 using Filesystem = std::string;
 const std::vector<Filesystem>& all_filesystems();
+// Those of them to be tested: the ones that LIMAQUOTA_FILESYSTEMS names (blanks between), or all where it is
+// not set.
+std::vector<Filesystem> tested(const std::vector<Filesystem>& filesystems);
 
 bool as_root();
 // True under a sanitizer, where a test that merely takes long should do less.
@@ -193,12 +196,13 @@ class MountTest : public ::testing::TestWithParam<Filesystem> {
 };
 
 // Instantiates a suite on all filesystems, or on those named: LIMAQUOTA_ON(CloneTest, "xfs", "btrfs").
-#define LIMAQUOTA_ON_ALL(Suite)                                                                         \
-  INSTANTIATE_TEST_SUITE_P(On, Suite, ::testing::ValuesIn(::limaquota::mount_tests::all_filesystems()), \
-                           [](const auto& test) { return test.param; })
-#define LIMAQUOTA_ON(Suite, ...)                                                                      \
-  INSTANTIATE_TEST_SUITE_P(                                                                           \
-      On, Suite, ::testing::ValuesIn(std::vector<::limaquota::mount_tests::Filesystem>{__VA_ARGS__}), \
+#define LIMAQUOTA_ON_ALL(Suite)                                                                           \
+  INSTANTIATE_TEST_SUITE_P(                                                                               \
+      On, Suite,                                                                                          \
+      ::testing::ValuesIn(::limaquota::mount_tests::tested(::limaquota::mount_tests::all_filesystems())), \
       [](const auto& test) { return test.param; })
+#define LIMAQUOTA_ON(Suite, ...)                                                                            \
+  INSTANTIATE_TEST_SUITE_P(On, Suite, ::testing::ValuesIn(::limaquota::mount_tests::tested({__VA_ARGS__})), \
+                           [](const auto& test) { return test.param; })
 
 }  // namespace limaquota::mount_tests

@@ -133,14 +133,14 @@ TEST_P(DistanceTest, ManyWritersOfOneAccountStayWithinTheLimitTogether) {
 }
 
 TEST_P(DistanceTest, ManySmallFilesStayWithinTheLimit) {
-  home().set_limit("vm", "limit 8MiB\ncontrol_reserve 1MiB\n");
+  home().set_limit("vm", "limit 4MiB\ncontrol_reserve 1MiB\n");
   OvershootWatch watch(home(), "vm");
   int error = 0;
   for (int i = 0; i < 20000 && error == 0; ++i) {
-    error = write_text(vm_ / fmt::format("file-with-a-rather-long-name-{}", i), std::string(600, 'x'));
+    error = write_text(vm_ / fmt::format("file-with-a-rather-long-name-{}", i), std::string(1500, 'x'));
   }
   EXPECT_EQ(error, ENOSPC);
-  expect_never_over(watch, 8 * MiB);
+  expect_never_over(watch, 4 * MiB);
 }
 
 LIMAQUOTA_ON_ALL(DistanceTest);

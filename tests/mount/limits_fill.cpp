@@ -47,11 +47,6 @@ void fill_account(MountedHome& home, const std::string& vm, uint64_t block) {
   fill_up(home, vm, home.mount() / vm / "log", block);
 }
 
-int sync_file(const fs::path& file) {
-  const Fd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
-  return errno_of(fd ? ::fsync(fd.get()) : -1);
-}
-
 FileState state_of(const fs::path& file) {
   struct stat st {};
   EXPECT_EQ(::lstat(file.c_str(), &st), 0) << file;

@@ -15,9 +15,6 @@ uint64_t fill_up(MountedHome& home, const std::string& account, const fs::path& 
 // Fills the account to its limit: "disk" to the disk line, then "log" to the limit.
 void fill_account(MountedHome& home, const std::string& vm, uint64_t block);
 
-// fsync; 0 or the errno.
-int sync_file(const fs::path& file);
-
 // What a file is, for "refused before anything changed".
 struct FileState {
   uint64_t size = 0;

@@ -49,9 +49,9 @@ class HostReserveTest : public MountTest {
   Fd ballast_;
 };
 
-TEST_P(HostReserveTest, DiskFileStopsWithTheReserveLeft) {
+TEST_P(HostReserveTest, DiskFileStopsWithTheReserveLeftAndControlFilesWithAQuarterOfIt) {
   const Fd disk = create_file(vm_ / "disk");
-  const Written written = write_range(disk.get(), 0, GiB);
+  const Written written = write_range(disk.get(), 0, 2 * GiB, 256 * KiB);
   EXPECT_EQ(written.error, ENOSPC);
   EXPECT_EQ(::fsync(disk.get()), 0);
   EXPECT_GE(home().host_free() + late(), reserve());
@@ -60,12 +60,8 @@ TEST_P(HostReserveTest, DiskFileStopsWithTheReserveLeft) {
   }
   EXPECT_EQ(home().state("vm"), "host_full");
   EXPECT_LE(home().figure("vm", "writable"), MiB);
-  EXPECT_EQ(errno_of(::fallocate(disk.get(), 0, static_cast<off_t>(GiB), 16 * MiB)), ENOSPC);
-}
+  EXPECT_EQ(errno_of(::fallocate(disk.get(), 0, static_cast<off_t>(2 * GiB), 16 * MiB)), ENOSPC);
 
-TEST_P(HostReserveTest, ControlFileGetsDownToAQuarterOfTheReserve) {
-  const Fd disk = create_file(vm_ / "disk");
-  EXPECT_EQ(write_range(disk.get(), 0, GiB).error, ENOSPC);
   const uint64_t at_disk_stop = home().host_free();
   const Fd log = create_file(vm_ / "ha.stderr.log");
   EXPECT_EQ(write_range(log.get(), 0, 16 * MiB).error, 0);
@@ -215,6 +211,23 @@ TEST_P(LinesTest, SharedFilesHaveALimitToo) {
   EXPECT_GE(home().used("_shared"), 7 * MiB);
 }
 
+class EdquotTest : public MountTest {
+ protected:
+  MountSetup setup() const override { return {.in_place = false, .options = {"edquot"}}; }
+};
+
+TEST_P(EdquotTest, WhatIsBeyondTheBudgetIsRefusedWithEdquot) {
+  const fs::path vm = home().make_vm("vm");
+  home().set_limit("vm", "limit 8MiB\ncontrol_reserve 1MiB\n");
+  const Fd disk = create_file(vm / "disk");
+  EXPECT_EQ(write_range(disk.get(), 0, 64 * MiB).error, EDQUOT);
+  EXPECT_EQ(errno_of(::fallocate(disk.get(), 0, 0, 64 * MiB)), EDQUOT);
+  const Fd log = create_file(vm / "log");
+  EXPECT_EQ(write_range(log.get(), 0, 64 * MiB).error, EDQUOT);
+  EXPECT_LE(home().du("vm"), 8 * MiB);
+}
+
+LIMAQUOTA_ON_ALL(EdquotTest);
 LIMAQUOTA_ON_ALL(HostReserveTest);
 LIMAQUOTA_ON_ALL(LinesTest);
 

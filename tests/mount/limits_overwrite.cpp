@@ -9,8 +9,8 @@
 namespace limaquota::mount_tests {
 namespace {
 
-constexpr uint64_t limit = 48 * MiB;
-constexpr uint64_t disk_size = 16 * MiB;
+constexpr uint64_t limit = 24 * MiB;
+constexpr uint64_t disk_size = 8 * MiB;
 
 class OverwriteTest : public MountTest {
  protected:
@@ -18,7 +18,7 @@ class OverwriteTest : public MountTest {
     MountTest::SetUp();
     if (!home_) return;
     vm_ = home().make_vm("vm");
-    home().set_limit("vm", "limit 48MiB\ncontrol_reserve 1MiB\n");
+    home().set_limit("vm", "limit 24MiB\ncontrol_reserve 1MiB\n");
   }
   // The rest of the account is taken: "iso" to the disk line, "log" to the limit.
   void fill_rest() {
@@ -70,7 +70,7 @@ TEST_P(OverwriteTest, WrittenBlocksCanBeOverwrittenAfterARemountAtTheLimit) {
 
 TEST_P(OverwriteTest, WrittenBlocksCanBeOverwrittenWhileOver) {
   const Fd disk = written_disk();
-  home().set_limit("vm", "limit 8MiB\n");
+  home().set_limit("vm", "limit 4MiB\n");
   EXPECT_EQ(home().state("vm"), "over");
   const uint64_t before = home().du("vm");
   EXPECT_EQ(overwrite_at_random(disk, 9), 0u);
@@ -81,7 +81,7 @@ TEST_P(OverwriteTest, UnalignedOverwritesAtTheLimitAreNotRefused) {
   const Fd disk = written_disk();
   fill_rest();
   for (uint64_t i = 0; i < 500; ++i) {
-    EXPECT_EQ(write_range(disk.get(), i * 30011, 1 + i * 17 % 9000).error, 0) << i;
+    EXPECT_EQ(write_range(disk.get(), i * 15011, 1 + i * 17 % 9000).error, 0) << i;
   }
 }
 
@@ -166,6 +166,7 @@ class CloneTest : public OverwriteTest {
 
 TEST_P(CloneTest, CloneCountsInFull) {
   const Fd disk = written_disk();
+  home().sync_backing();
   const uint64_t before = home().du("vm");
   const uint64_t free_before = home().host_free();
   const Fd clone = clone_of(disk);

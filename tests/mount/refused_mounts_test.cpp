@@ -18,9 +18,10 @@ namespace {
 class RefusedMountTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    const std::string why = why_not_prepared("ext4");
+    const Filesystem filesystem = tested(all_filesystems()).front();
+    const std::string why = why_not_prepared(filesystem);
     if (!why.empty()) GTEST_SKIP() << why;
-    scratch_ = std::make_unique<Scratch>("ext4");
+    scratch_ = std::make_unique<Scratch>(filesystem);
     home_ = scratch_->path() / "home";
     fs::create_directories(home_ / "vm");
     ASSERT_EQ(write_text(home_ / "vm" / "disk", "x"), 0);
