@@ -35,7 +35,8 @@ class HostReserveTest : public MountTest {
       EXPECT_EQ(::ftruncate(ballast_.get(), 0), 0);
       ballast_.close();
     }
-    const std::string filesystem_view = scratch_ ? scratch_->view().parent_path().string() : "";
+    if (!scratch_) return MountTest::TearDown();
+    const fs::path filesystem_view = scratch_->view().parent_path();
     MountTest::TearDown();
     // btrfs gives freed space back at its next commit: the next test needs it.
     const Fd fd = open_file(filesystem_view, O_RDONLY | O_DIRECTORY);
