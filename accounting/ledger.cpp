@@ -260,6 +260,8 @@ void Ledger::apply_locked(const Change& change) {
     Account& pays = payer(own);
     pays.peak = std::max(pays.peak, pays.used());
   }
+  // Something was freed: whether the account is full shows at the next write.
+  if (change.charge_after < change.charge_before) payer(own).pressed_budget = false;
   if (change.disk != 0) {
     if (const auto disk = disks_.find(change.disk); disk != disks_.end())
       disk->second.allocated = change.charge_after;

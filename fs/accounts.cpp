@@ -125,6 +125,13 @@ bool Accounts::refresh_disks(int home) {
   if (!names) return false;
   bool all = true;
   for (const std::string& name : *names) {
+    const auto link = read_link(disks->get(), name.c_str());
+    if (link && !link->empty() && !inside(*link, disks_directory)) {
+      const AccountId outside = ledger_.open(account_of_disk(name));
+      ledger_.set_outside(outside, true);
+      log_warning("disk {} leads out of the Lima home: it is not limited", escape_name(name));
+      continue;
+    }
     const auto disk = ledger_.find(account_of_disk(name));
     if (!disk) continue;
     const auto dir = sys.openat(disks->get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);

@@ -106,7 +106,18 @@ Bytes Backing::free_bytes() const {
 HostSample Backing::host_sample(const Ledger& ledger) const {
   HostSample sample = ledger.before_host_sample();
   sample.free = free_bytes();
+  if (kind_ == BackingKind::btrfs) sample.allocated_before = allocated_at_sync_;
   return sample;
+}
+
+bool Backing::sync_host(const Ledger& ledger) const {
+  if (kind_ != BackingKind::btrfs) return false;
+  const uint64_t allocated = ledger.before_host_sample().allocated_before;
+  if (allocated == allocated_at_sync_) return false;
+  const auto root = sys_.openat(root_.get(), ".", O_RDONLY | O_DIRECTORY, 0);
+  if (!root || !sys_.syncfs(root->get())) return false;
+  allocated_at_sync_ = allocated;
+  return true;
 }
 
 AllocationMap::Fill Backing::fill_from(int fd, bool* shared) const {

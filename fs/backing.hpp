@@ -2,6 +2,8 @@
 // free.
 #pragma once
 
+#include <atomic>
+
 #include "accounting/allocation_map.hpp"
 #include "accounting/ledger.hpp"
 #include "accounting/result.hpp"
@@ -13,7 +15,7 @@ namespace limaquota {
 
 enum class BackingKind { ext4, xfs, btrfs, tmpfs, other };
 
-// Immutable once made, so any thread may use it.
+// Immutable once made but for one counter, so any thread may use it.
 class Backing {
  public:
   // `root` is the directory that is covered, opened before the mount. `mount_options` are the filesystem's
@@ -40,8 +42,11 @@ class Backing {
 
   // f_bavail in bytes (root's reserve is not ours); unlimited where the filesystem has no size.
   Bytes free_bytes() const;
-  // A sample for the ledger's check of the host reserve.
+  // A sample for the ledger's check of the host reserve. btrfs leaves what is not written back out of
+  // f_bavail: there everything allocated since the last sync counts as gone besides.
   HostSample host_sample(const Ledger& ledger) const;
+  // Makes f_bavail true again where it lags; false where it never does. Waits for the disk.
+  bool sync_host(const Ledger& ledger) const;
 
   // Reads extents into an allocation map: from FIEMAP, or from SEEK_DATA where there is none. Shared extents
   // are left out, as holes; `*shared` is set when one was seen.
@@ -58,6 +63,7 @@ class Backing {
   uint64_t block_ = 4096;
   uint64_t unit_ = 4096;
   uint64_t largest_preallocation_ = 0;
+  mutable std::atomic<uint64_t> allocated_at_sync_{0};  // the ledger's count when f_bavail was last true
 };
 
 }  // namespace limaquota

@@ -41,6 +41,7 @@ Result<void> Filesystem::start() {
   limits.tick(std::time(nullptr));
   const auto scanned = tree.scan();
   if (!scanned) return scanned;
+  (void)backing.sync_host(ledger);
   settler.start(
       io, [this](const InodePtr& inode) { tree.let_go(inode); },
       [this] {

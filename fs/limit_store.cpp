@@ -192,9 +192,11 @@ Result<void> LimitStore::put_locked(std::string_view name, std::string_view text
   }
   Entry& entry = std::get<Entry>(parsed);
   // Limit files are exempt from limits, but not from a quarter of the host reserve.
-  const auto reservation =
-      ledger_.reserve({{ledger_.open(shared_account), backing_.metadata(entry.text.size())}}, Line::exempt,
-                      backing_.host_sample(ledger_), nullptr);
+  const Claims claims{{ledger_.open(shared_account), backing_.metadata(entry.text.size())}};
+  auto reservation = ledger_.reserve(claims, Line::exempt, backing_.host_sample(ledger_), nullptr);
+  if (!reservation && backing_.sync_host(ledger_)) {
+    reservation = ledger_.reserve(claims, Line::exempt, backing_.host_sample(ledger_), nullptr);
+  }
   if (!reservation) return Errno{ENOSPC};
   bool renamed = false;
   const auto written = write_file(name, entry.text, &renamed);

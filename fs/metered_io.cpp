@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "fs/caller.hpp"
 #include "fs/log.hpp"
@@ -129,6 +130,7 @@ Result<uint64_t> MeteredIo::fitting(Inode& inode, int fd, ByteRange range, Bytes
 }
 
 bool MeteredIo::wait_for_others(const Refusal& refusal, Tried& tried) {
+  if (refusal.by_host && !std::exchange(tried.host, true) && backing_.sync_host(ledger_)) return true;
   if (!refusal.others_in_flight && !table_.some_dying()) return false;
   if (++tried.waits > most_waits) return false;
   ledger_.wait_for_change(wait_step_ms);

@@ -86,7 +86,7 @@ class MeteredIo {
   // What was tried already to make room for one operation.
   struct Tried {
     unsigned waits = 0;
-    bool own = false, others = false, map = false;
+    bool own = false, others = false, map = false, host = false;
   };
   // Gives others the chance to give back; false where nothing more can come.
   bool make_room(Inode& inode, const Refusal& refusal, Tried& tried, std::unique_lock<std::mutex>& lock);

@@ -166,7 +166,7 @@ void statfs(fuse_req_t req, fuse_ino_t id) {
       if (!room.disk_line.is_unlimited()) {
         const uint64_t unit = host->f_frsize;
         const uint64_t line = room.disk_line.count() / unit;
-        host->f_blocks = host->f_blocks == 0 ? line : std::min<uint64_t>(host->f_blocks, line);
+        host->f_blocks = line;
         host->f_bfree = host->f_bavail = std::min<uint64_t>(host->f_blocks, room.writable.count() / unit);
       } else if (!room.writable.is_unlimited()) {
         host->f_bavail = std::min<uint64_t>(host->f_bavail, room.writable.count() / host->f_frsize);

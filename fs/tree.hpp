@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -108,6 +109,7 @@ class Tree {
   // --- moving between accounts (tree_move.cpp) ---
   // A name of the inode went from account `from` to `child.account`; so did everything below a directory.
   void moved(Victim& victim, AccountId from, const Child& child, const char* name);
+  bool lend_for_rename(AccountId account);
   void move_holder(Charge& charge, AccountId from, AccountId to, Bytes slack);
   void move_name(Victim& victim, AccountId from, const Child& child, const char* name);
   // After a rename; true where the limit file went along. `limit_moved`: it did so for the other of two
@@ -141,6 +143,7 @@ class Tree {
   // guarded by recount_mutex_
   std::vector<InodePtr> to_recount_;
   std::vector<Move> moves_to_do_;
+  std::map<AccountId, Bytes> lent_for_renames_;
   std::mutex limit_files_mutex_;
   Bytes limit_files_bytes_;                       // guarded by limit_files_mutex_
   std::atomic<bool> limit_files_unknown_{false};  // could not be looked at: to be tried again

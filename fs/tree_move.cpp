@@ -162,6 +162,15 @@ bool Tree::renamed(Victim& victim, const Inode& from_parent, const Inode& to_par
   return followed;
 }
 
+// Renames in a full account may make directories grow by so much in all, until something fits again.
+bool Tree::lend_for_rename(AccountId account) {
+  const std::lock_guard lock(recount_mutex_);
+  Bytes& lent = lent_for_renames_[account];
+  if (lent + Bytes(4 * backing_.block()) > Ledger::hand) return false;
+  lent += Bytes(backing_.block());
+  return true;
+}
+
 Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, const char* new_name,
                           unsigned flags) {
   const bool exchange = (flags & RENAME_EXCHANGE) != 0;
@@ -171,9 +180,14 @@ Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, co
     // bounds.
     auto granted = io_.reserve({{parent.charge.account, Bytes(4 * backing_.block())}}, Line::moving, false);
     const bool longer = std::strlen(new_name) > std::strlen(name);
-    if (!granted && longer && !backing_.directory_has_room(parent.path.get(), std::strlen(new_name)))
-      return granted.error();
-    if (granted) reservation = std::move(*granted);
+    const bool grows =
+        !granted && longer && !backing_.directory_has_room(parent.path.get(), std::strlen(new_name));
+    if (grows && !lend_for_rename(parent.charge.account)) return granted.error();
+    if (granted) {
+      reservation = std::move(*granted);
+      const std::lock_guard lock(recount_mutex_);
+      lent_for_renames_.erase(parent.charge.account);
+    }
   } else {
     Claims claims{{new_parent.charge.account, backing_.metadata()}};
     if (exchange) claims.push_back({parent.charge.account, backing_.metadata()});
