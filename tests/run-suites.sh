@@ -86,7 +86,7 @@ done
 
 # One run of the mount tests, on filesystems of its own: lane NAME "FILESYSTEMS" COMMAND...
 lane() {
-  local name=$1 backings=$work/backings-${1// /-}
+  local name=$1 backings=$work/b${#1}  # short: a socket path has 108 bytes
   export LIMAQUOTA_TEST_DIR=$backings LIMAQUOTA_FILESYSTEMS=$2
   shift 2
   mkdir -p "$backings"
