@@ -5,6 +5,8 @@
 
 #include <ctime>
 
+#include "accounting/layout.hpp"
+
 namespace limaquota {
 namespace {
 
@@ -38,6 +40,7 @@ Filesystem::~Filesystem() {
 Result<void> Filesystem::start() {
   ledger.set_time(std::time(nullptr));
   if (const auto loaded = limits.load(); !loaded) return loaded;
+  limits.apply(shared_account);
   limits.tick(std::time(nullptr));
   const auto scanned = tree.scan();
   if (!scanned) return scanned;

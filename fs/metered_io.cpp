@@ -276,7 +276,8 @@ void MeteredIo::changes_of(Inode& inode, Bytes charge_after, Bytes slack_after, 
 
 void MeteredIo::list(Inode& inode) {
   if (!regular(inode)) return;
-  if (backing_.kind() == BackingKind::tmpfs && inode.unknown_growth == Bytes(0)) return;
+  const bool counts_at_once = backing_.kind() == BackingKind::tmpfs && !backing_.gives_back_huge_pages();
+  if (counts_at_once && inode.unknown_growth == Bytes(0)) return;
   settler_.add(inode);
 }
 

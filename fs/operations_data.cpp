@@ -84,7 +84,7 @@ void write(fuse_req_t req, fuse_ino_t id, const char* data, size_t size, off_t o
   guarded(req, [&](Filesystem& fs) {
     const uint64_t at = static_cast<uint64_t>(offset);
     if (is_virtual(id)) {
-      const auto written = fs.virtual_tree.write(fi->fh, {data, size}, at);
+      const auto written = fs.virtual_tree.write(fi->fh, {data, size}, at, fi->lock_owner);
       if (!written) return void(fuse_reply_err(req, written.error().value));
       return void(fuse_reply_write(req, *written));
     }
@@ -108,7 +108,7 @@ void write(fuse_req_t req, fuse_ino_t id, const char* data, size_t size, off_t o
 
 void flush(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
-    reply(req, is_virtual(id) ? fs.virtual_tree.flush(fi->fh) : Result<void>());
+    reply(req, is_virtual(id) ? fs.virtual_tree.flush(fi->fh, fi->lock_owner) : Result<void>());
   });
 }
 

@@ -95,7 +95,8 @@ Result<void> QuotaFiles::set_size(std::string_view path, uint64_t size) {
   return {};
 }
 
-Result<size_t> QuotaFiles::write(std::string_view path, std::string_view data, uint64_t offset) {
+Result<size_t> QuotaFiles::write(std::string_view path, std::string_view data, uint64_t offset,
+                                 uint64_t owner) {
   const auto put_in = [&](const std::string& old) {
     std::string text = old;
     if (text.size() < offset + data.size()) text.resize(offset + data.size());
@@ -115,6 +116,7 @@ Result<size_t> QuotaFiles::write(std::string_view path, std::string_view data, u
   const auto entry = editing_.find(path);
   if (entry == editing_.end()) return Errno{EBADF};
   const std::string text = put_in(entry->second.text);
+  entry->second.owner = owner;
   if (!whole(text)) {
     entry->second.text = text;
     entry->second.pending = true;
@@ -134,11 +136,15 @@ Result<size_t> QuotaFiles::write(std::string_view path, std::string_view data, u
   return data.size();
 }
 
-Result<void> QuotaFiles::flush(std::string_view path) {
+Result<void> QuotaFiles::flush(std::string_view path, uint64_t owner) {
   const std::lock_guard lock(mutex_);
   const auto entry = editing_.find(path);
-  if (entry == editing_.end() || !entry->second.pending) return {};
-  Editing& editing = entry->second;
+  if (entry == editing_.end() || entry->second.owner != owner) return {};
+  return put_pending(path, entry->second);
+}
+
+Result<void> QuotaFiles::put_pending(std::string_view path, Editing& editing) {
+  if (!editing.pending) return {};
   editing.pending = false;
   Result<void> result;
   const bool blank = editing.text.find_first_not_of(" \t\n") == std::string::npos;
@@ -152,6 +158,8 @@ void QuotaFiles::closed(std::string_view path) {
   const auto entry = editing_.find(path);
   if (entry == editing_.end()) return;
   if (entry->second.writers > 0) --entry->second.writers;
+  // The last close may be that of a process that did not write.
+  if (entry->second.writers == 0) (void)put_pending(path, entry->second);
   if (entry->second.writers == 0) editing_.erase(entry);
 }
 

@@ -32,9 +32,11 @@ class QuotaFiles {
   Result<void> create(std::string_view path);
   void open_for_writing(std::string_view path);
   Result<void> set_size(std::string_view path, uint64_t size);
-  Result<size_t> write(std::string_view path, std::string_view data, uint64_t offset);
-  // At each close of a file that was open for writing, and after the last.
-  Result<void> flush(std::string_view path);
+  // `owner` stands for the process that writes, or closes.
+  Result<size_t> write(std::string_view path, std::string_view data, uint64_t offset, uint64_t owner);
+  // At each close of a descriptor that was open for writing: the text counts where it is the writer's own,
+  // not that of another process that inherited it. And after the last close.
+  Result<void> flush(std::string_view path, uint64_t owner);
   void closed(std::string_view path);
   Result<void> remove(std::string_view path);
   Result<void> rename(std::string_view from, std::string_view to, bool may_replace);
@@ -46,6 +48,7 @@ class QuotaFiles {
   struct Editing {
     std::string text;      // what the file holds for those who have it open
     bool pending = false;  // it holds something that is not in force
+    uint64_t owner = 0;    // who wrote last
     unsigned writers = 0;
   };
   // Scratch files together.
@@ -53,8 +56,9 @@ class QuotaFiles {
   static constexpr size_t most_scratch_files = 64;
   static constexpr size_t largest_limit_text = 4096;
 
-  std::string current(std::string_view path) const;  // the caller holds mutex_
-  bool exists(std::string_view path) const;          // the caller holds mutex_
+  Result<void> put_pending(std::string_view path, Editing& editing);  // the caller holds mutex_
+  std::string current(std::string_view path) const;                   // the caller holds mutex_
+  bool exists(std::string_view path) const;                           // the caller holds mutex_
   static bool whole(std::string_view text) { return text.ends_with('\n') || is_lone_size(text); }
 
   const Backing& backing_;

@@ -88,10 +88,11 @@ void Settler::look_at(const InodePtr& inode) {
     }
     const bool may_shrink =
         backing_.kind() == BackingKind::xfs && now - inode->last_write < preallocation_gone_after;
+    const bool huge_pages = backing_.gives_back_huge_pages() && inode->charge.bytes > Bytes(0);
     const bool recent = now - inode->last_write < written_back_after;
     // Unwritten blocks stay reserved for as long as they are there.
     const bool owes = inode->unsettled > 0 || inode->unwritten > 0 || inode->unknown_growth > Bytes(0);
-    if (owes || may_shrink || recent) return;
+    if (owes || may_shrink || huge_pages || recent) return;
     remove(*inode);
   }
   let_go_(inode);

@@ -171,7 +171,7 @@ void Tree::recount(const Inode& directory) {
 }
 
 void Tree::recount_now() {
-  if (limit_files_unknown_) recharge_limit_files();
+  if (limit_files_unknown_ || backing_.gives_back_huge_pages()) recharge_limit_files();
   moves_again();
   std::vector<InodePtr> directories;
   {

@@ -203,19 +203,19 @@ Result<std::string> VirtualTree::read(uint64_t id, size_t size, uint64_t offset)
   return text.substr(offset, size);
 }
 
-Result<size_t> VirtualTree::write(uint64_t id, std::string_view data, uint64_t offset) {
+Result<size_t> VirtualTree::write(uint64_t id, std::string_view data, uint64_t offset, uint64_t owner) {
   const auto open = handle(id);
   if (!open || !open->writes) return Errno{EBADF};
   const auto path = path_of(open->node);
   if (!path) return Errno{ESTALE};
-  return quota_.write(below(*path), data, offset);
+  return quota_.write(below(*path), data, offset, owner);
 }
 
-Result<void> VirtualTree::flush(uint64_t id) {
+Result<void> VirtualTree::flush(uint64_t id, uint64_t owner) {
   const auto open = handle(id);
   if (!open || !open->writes) return {};
   const auto path = path_of(open->node);
-  return path ? quota_.flush(below(*path)) : Result<void>();
+  return path ? quota_.flush(below(*path), owner) : Result<void>();
 }
 
 void VirtualTree::release(uint64_t id) {

@@ -46,8 +46,9 @@ class VirtualTree {
   Result<std::pair<Node, uint64_t>> create(NodeId parent, std::string_view name, bool exclusive,
                                            bool truncate);
   Result<std::string> read(uint64_t handle, size_t size, uint64_t offset);
-  Result<size_t> write(uint64_t handle, std::string_view data, uint64_t offset);
-  Result<void> flush(uint64_t handle);
+  // `owner` stands for the process that writes or closes (FUSE's lock owner).
+  Result<size_t> write(uint64_t handle, std::string_view data, uint64_t offset, uint64_t owner);
+  Result<void> flush(uint64_t handle, uint64_t owner);
   void release(uint64_t handle);
   Result<void> unlink(NodeId parent, std::string_view name);
   Result<void> rename(NodeId parent, std::string_view name, NodeId new_parent, std::string_view new_name,
