@@ -52,7 +52,7 @@ struct HostFigures {
   Bytes free;     // f_bavail of the backing filesystem
   Bytes reserve;  // the host reserve
   Bytes used;     // by all accounts
-  Bytes limits;   // sum of all limits; unlimited if one is
+  Bytes limits;   // sum of the VMs' and detached disks' limits; unlimited if one is
   Bytes
       worst_case;  // what all accounts may still grow by: sum of min(limit, virtual) - used, each at least 0
   Bytes overcommit;  // worst_case beyond free - reserve; 0 is safe

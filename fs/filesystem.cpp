@@ -52,6 +52,7 @@ Result<void> Filesystem::start() {
         ledger.set_time(now);
         limits.tick(now);
         tree.recount_now();
+        tree.forget_some();
         accounts.refresh_again();
       });
   return {};

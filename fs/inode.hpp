@@ -109,6 +109,8 @@ struct Inode {
 
   // --- guarded by the table's mutex ---
   uint64_t lookups = 0;
+  NodeId parent = 0;  // where the kernel looked it up last
+  std::string name;
 };
 
 // The generation that the kernel sees: 32 bits that stand for the file handle (FNV-1a).

@@ -58,7 +58,21 @@ InodePtr InodeTable::find(NodeId id) const {
   return found == inodes_.end() ? nullptr : found->second;
 }
 
-InodePtr InodeTable::enter(NodeId id, Fd&& o_path, const std::function<void(Inode&)>& fill) {
+std::vector<InodeTable::Known> InodeTable::too_many(size_t most) const {
+  std::vector<Known> names;
+  const std::lock_guard lock(mutex_);
+  if (inodes_.size() <= most) return names;
+  const size_t wanted = inodes_.size() - most + most / 8;
+  for (const auto& [id, inode] : inodes_) {
+    if (names.size() >= wanted) break;
+    if (inode->opens > 0 || inode->listed || S_ISDIR(inode->type) || inode->name.empty()) continue;
+    names.push_back({inode->parent, inode->name});
+  }
+  return names;
+}
+
+InodePtr InodeTable::enter(NodeId id, Fd&& o_path, NodeId parent, const char* name,
+                           const std::function<void(Inode&)>& fill) {
   const std::lock_guard lock(mutex_);
   InodePtr& slot = inodes_[id];
   if (!slot || slot->dead) {
@@ -69,6 +83,8 @@ InodePtr InodeTable::enter(NodeId id, Fd&& o_path, const std::function<void(Inod
     fill(*slot);
   }
   ++slot->lookups;
+  slot->parent = parent;
+  slot->name = name;
   return slot;
 }
 

@@ -4,7 +4,9 @@
 #include <atomic>
 #include <functional>
 #include <mutex>
+#include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "fs/inode.hpp"
 
@@ -19,9 +21,17 @@ class InodeTable {
   void set_root(dev_t device, ino_t inode);
 
   InodePtr find(NodeId id) const;
-  // Counts one more lookup of the inode, which is made from `o_path` when the kernel does not know it yet.
-  // `charge` must be the table's for this id.
-  InodePtr enter(NodeId id, Fd&& o_path, const std::function<void(Inode&)>& fill);
+  // Counts one more lookup of the inode, as `name` in `parent`; it is made from `o_path` when the kernel does
+  // not know it yet.
+  InodePtr enter(NodeId id, Fd&& o_path, NodeId parent, const char* name,
+                 const std::function<void(Inode&)>& fill);
+  // Each inode that the kernel knows costs a descriptor. Where there are more than `most`, names of files
+  // that nobody has open, for the kernel to forget.
+  struct Known {
+    NodeId parent = 0;
+    std::string name;
+  };
+  std::vector<Known> too_many(size_t most) const;
   // The kernel forgets `count` lookups (0: it is off the settle list, or closed). Returns the inode when
   // nobody needs it any more (the kernel, an open file, the settle list): it is out of the table then.
   InodePtr forget(NodeId id, uint64_t count);

@@ -32,8 +32,6 @@ fuse_entry_param entry_param(const VirtualTree::Node& node) {
   fuse_entry_param param{};
   param.ino = node.id;
   param.attr = node.st;
-  // `.usage` files have no size and stay for as long as their VM; what is in `.quota` changes when it likes.
-  if ((node.st.st_mode & S_IWUSR) == 0) param.entry_timeout = param.attr_timeout = cache_seconds;
   return param;
 }
 

@@ -8,9 +8,13 @@
 #include "accounting/layout.hpp"
 
 namespace limaquota {
+namespace {
+bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\n") == std::string_view::npos; }
+}  // namespace
 
 std::string QuotaFiles::current(std::string_view path) const {
-  if (const auto found = editing_.find(path); found != editing_.end()) return found->second.text;
+  const auto editing = editing_.find(path);
+  if (editing != editing_.end() && !is_blank(editing->second.text)) return editing->second.text;
   if (const auto found = scratch_.find(path); found != scratch_.end()) return found->second;
   return store_.text(path).value_or("");
 }
@@ -144,12 +148,11 @@ Result<void> QuotaFiles::flush(std::string_view path, uint64_t owner) {
 }
 
 Result<void> QuotaFiles::put_pending(std::string_view path, Editing& editing) {
-  if (!editing.pending) return {};
+  // An empty text stands for nothing: a shell truncates, closes a duplicate, and writes only then.
+  if (!editing.pending || is_blank(editing.text)) return {};
   editing.pending = false;
-  Result<void> result;
-  const bool blank = editing.text.find_first_not_of(" \t\n") == std::string::npos;
-  if (!blank) result = store_.put(path, editing.text);
-  if (blank || !result) editing.text = store_.text(path).value_or("");
+  const auto result = store_.put(path, editing.text);
+  if (!result) editing.text = store_.text(path).value_or("");
   return result;
 }
 

@@ -1,10 +1,13 @@
 #include "fs/tree.hpp"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "fs/read_names.hpp"
@@ -51,13 +54,14 @@ Result<Entry> Tree::enter(Inode& parent, const char* name, Fd path, MeteredIo::C
     const Child child = child_of(parent.charge.role, parent.charge.account, name, st->st_mode);
     add_charge(id, child, name, path.get(), *st, changes, handle);
   }
-  return enter_known(id, std::move(path), *st, handle);
+  return enter_known(id, std::move(path), parent.id, name, *st, handle);
 }
 
-Entry Tree::enter_known(NodeId id, Fd path, const struct stat& st, const std::string& handle) {
+Entry Tree::enter_known(NodeId id, Fd path, NodeId parent, const char* name, const struct stat& st,
+                        const std::string& handle) {
   Entry entry;
   entry.st = st;
-  entry.inode = table_.enter(id, std::move(path), [&](Inode& inode) {
+  entry.inode = table_.enter(id, std::move(path), parent, name, [&](Inode& inode) {
     inode.generation = generation_of(handle);
     inode.device = st.st_dev;
     inode.type = st.st_mode & S_IFMT;
@@ -77,11 +81,28 @@ Result<Entry> Tree::reopen(NodeId id) {
   if (!path) return Errno{ESTALE};
   const auto st = backing_.sys().fstat(path->get());
   if (!st || table_.id_of(st->st_dev, st->st_ino) != id) return Errno{ESTALE};
-  return enter_known(id, std::move(*path), *st, handle);
+  return enter_known(id, std::move(*path), 0, "", *st, handle);
+}
+
+// Descriptors that run short come back when the kernel forgets (forget_some): waited for a little.
+Result<Fd> Tree::open_path(const Inode& parent, const char* name) {
+  constexpr int most_waits = 50;
+  auto path = backing_.sys().openat(parent.path.get(), name, O_PATH | O_NOFOLLOW, 0);
+  for (int i = 0; i < most_waits && !path && path.error().value == EMFILE; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    path = backing_.sys().openat(parent.path.get(), name, O_PATH | O_NOFOLLOW, 0);
+  }
+  return path;
+}
+
+void Tree::forget_some() {
+  rlimit limit{};
+  if (!forget_name || ::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  for (const auto& known : table_.too_many(limit.rlim_cur / 2)) forget_name(known.parent, known.name);
 }
 
 Result<Entry> Tree::lookup(Inode& parent, const char* name) {
-  auto path = backing_.sys().openat(parent.path.get(), name, O_PATH | O_NOFOLLOW, 0);
+  auto path = open_path(parent, name);
   if (!path) return path.error();
   MeteredIo::Changes changes;
   auto entry = enter(parent, name, std::move(*path), &changes);
@@ -155,7 +176,7 @@ Result<Entry> Tree::make(Inode& parent, const char* name, mode_t type,
     const std::lock_guard lock(parent.mutex);
     if (const auto done = operation(); !done) return undo(done.error());
     MeteredIo::Changes changes;
-    auto path = backing_.sys().openat(parent.path.get(), name, O_PATH | O_NOFOLLOW, 0);
+    auto path = open_path(parent, name);
     entry = path ? enter(parent, name, std::move(*path), &changes) : Result<Entry>(path.error());
     if (!entry) recount(parent);
     io_.commit(std::move(*reservation), {&parent}, changes);

@@ -70,6 +70,10 @@ class Tree {
 
   // The blocks of the limit files changed: charges them anew.
   void recharge_limit_files();
+  // Has the kernel forget names where it knows so many inodes that descriptors run short. Not to be called by
+  // a thread that serves a request: the kernel may hold the directory's lock for that very request.
+  void forget_some();
+  std::function<void(NodeId parent, const std::string& name)> forget_name;
   // Looks again at directories in which something could not be looked at when it was made.
   void recount_now();
   // A descriptor of the inode was closed.
@@ -99,7 +103,9 @@ class Tree {
   // `handle` may be empty: it is asked for then.
   void add_charge(NodeId id, const Child& child, const char* name, int path, const struct stat& st,
                   MeteredIo::Changes* changes, std::string handle = {});
-  Entry enter_known(NodeId id, Fd path, const struct stat& st, const std::string& handle);
+  Entry enter_known(NodeId id, Fd path, NodeId parent, const char* name, const struct stat& st,
+                    const std::string& handle);
+  Result<Fd> open_path(const Inode& parent, const char* name);
   // After the operation that took one of its names (in `account`) away.
   void name_gone(Victim victim, AccountId account, MeteredIo::Changes* changes);
   bool drop_name(Charge& charge, Inode* inode, AccountId account, MeteredIo::Changes* changes);

@@ -59,7 +59,7 @@ void Tree::adopt(NodeId id, int dir, const std::string& name, const struct stat&
   const auto fd = sys.openat(dir, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
   auto path = sys.openat(dir, name.c_str(), O_PATH | O_NOFOLLOW, 0);
   if (!fd || !path) return;
-  const InodePtr inode = table_.enter(id, std::move(*path), [&](Inode& made) {
+  const InodePtr inode = table_.enter(id, std::move(*path), 0, "", [&](Inode& made) {
     made.generation = generation_of(sys.file_handle(made.path.get(), ""));
     made.device = st.st_dev;
     made.type = S_IFREG;
@@ -117,7 +117,7 @@ Result<void> Tree::scan() {
   // The root is never forgotten.
   auto path = sys.openat(root->get(), ".", O_PATH | O_DIRECTORY, 0);
   if (!path) return path.error();
-  table_.enter(root_node, std::move(*path), [&](Inode& inode) {
+  table_.enter(root_node, std::move(*path), 0, "", [&](Inode& inode) {
     inode.generation = 0;
     inode.device = st->st_dev;
     inode.type = S_IFDIR;

@@ -121,7 +121,7 @@ TEST_P(LimaDisksTest, AControlFileIsMappedSharedAndStoresReachIt) {
   ASSERT_EQ(write_range(file.get(), 0, 65536).error, 0);
   char* map = static_cast<char*>(::mmap(nullptr, 65536, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0));
   ASSERT_NE(map, MAP_FAILED);
-  std::memcpy(map + 5000, "stored", 6);
+  std::string_view("stored").copy(map + 5000, 6);
   EXPECT_EQ(errno_of(::msync(map, 65536, MS_SYNC)), 0);
   ::munmap(map, 65536);
   std::array<char, 7> seen = {};
