@@ -9,6 +9,7 @@ namespace {
 using namespace std::chrono_literals;
 // How stale a figure may be that the backing filesystem changed by itself.
 constexpr auto look_interval = 100ms;
+constexpr size_t crowd = 1000;
 // The kernel writes dirty pages back after 30 s: from then on, forcing it costs nothing.
 constexpr auto written_back_after = 35s;
 // XFS drops copy-on-write preallocation after 5 minutes (cowgc), preallocation past the end after 5
@@ -71,7 +72,7 @@ bool Settler::settle_accounts(const boost::container::small_vector<AccountId, 2>
   return any;
 }
 
-void Settler::look_at(const InodePtr& inode) {
+void Settler::look_at(const InodePtr& inode, bool crowded) {
   {
     const std::unique_lock lock(inode->mutex, std::try_to_lock);
     if (!lock) return;  // being changed: it will be observed by the one who does
@@ -80,8 +81,10 @@ void Settler::look_at(const InodePtr& inode) {
       return;
     }
     const auto now = std::chrono::steady_clock::now();
-    if ((inode->unsettled > 0 || inode->unknown_growth > Bytes(0)) &&
-        now - inode->dirty_since > written_back_after) {
+    const bool dirty = inode->unsettled > 0 || inode->unknown_growth > Bytes(0);
+    // Each inode on the list costs a descriptor: with many, closed files are settled at once.
+    const bool let_off = crowded && inode->opens == 0;
+    if (dirty && (let_off || now - inode->dirty_since > written_back_after)) {
       io_->settle(*inode, false);
     } else {
       io_->observe(*inode);
@@ -92,7 +95,7 @@ void Settler::look_at(const InodePtr& inode) {
     const bool recent = now - inode->last_write < written_back_after;
     // Unwritten blocks stay reserved for as long as they are there.
     const bool owes = inode->unsettled > 0 || inode->unwritten > 0 || inode->unknown_growth > Bytes(0);
-    if (owes || may_shrink || huge_pages || recent) return;
+    if (owes || (!let_off && (may_shrink || huge_pages || recent))) return;
     remove(*inode);
   }
   let_go_(inode);
@@ -103,11 +106,13 @@ void Settler::run() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     // With many inodes on the list each is looked at more rarely.
-    wake_.wait_for(lock, std::max<std::chrono::microseconds>(look_interval, list_.size() * 50us));
+    wake_.wait_for(lock, std::max<std::chrono::microseconds>(look_interval,
+                                                             std::min<size_t>(list_.size(), crowd) * 50us));
     if (stopping_) break;
     lock.unlock();
     each_look_();
-    for (const InodePtr& inode : listed()) look_at(inode);
+    const auto inodes = listed();
+    for (const InodePtr& inode : inodes) look_at(inode, inodes.size() > crowd);
     const auto now = std::chrono::steady_clock::now();
     if (now - last_tick >= 1s) {
       ledger_.tick(std::chrono::duration<double>(now - last_tick).count());

@@ -39,7 +39,7 @@ class Settler {
  private:
   std::vector<InodePtr> listed() const;
   void run();
-  void look_at(const InodePtr& inode);
+  void look_at(const InodePtr& inode, bool crowded);
 
   const Backing& backing_;
   Ledger& ledger_;
