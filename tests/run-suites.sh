@@ -39,6 +39,9 @@ run_gtest() {
     only=$(gtest_filter "$@")
     [ -n "$only" ] || return 0
     options+=("--gtest_filter=$only")
+  else
+    # A lane with few filesystems leaves some suites without a case: no failure.
+    options+=("--gtest_filter=-GoogleTestVerification.*")
   fi
   printf '\n-- %s, %s\n' "$preset" "$name"
   set +e
