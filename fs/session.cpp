@@ -91,12 +91,15 @@ Session::Session(Filesystem& fs, Fd device) : fs_(fs), table_(operation_table())
     return;
   }
   (void)device.release();  // libfuse's now
-  fs_.tree.forget_name = [this](NodeId parent, const std::string& entry) {
+  fs_.tree.set_forget_name([this](NodeId parent, const std::string& entry) {
     fuse_lowlevel_notify_inval_entry(session_.get(), parent, entry.c_str(), entry.size());
-  };
+  });
 }
 
-Session::~Session() { self_ = nullptr; }
+Session::~Session() {
+  fs_.tree.set_forget_name({});
+  self_ = nullptr;
+}
 
 Session* Session::self_ = nullptr;
 

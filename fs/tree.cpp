@@ -95,10 +95,16 @@ Result<Fd> Tree::open_path(const Inode& parent, const char* name) {
   return path;
 }
 
+void Tree::set_forget_name(ForgetName forget_name) {
+  const std::lock_guard lock(forget_name_mutex_);
+  forget_name_ = std::move(forget_name);
+}
+
 void Tree::forget_some() {
   rlimit limit{};
-  if (!forget_name || ::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  for (const auto& known : table_.too_many(limit.rlim_cur / 2)) forget_name(known.parent, known.name);
+  const std::lock_guard lock(forget_name_mutex_);
+  if (!forget_name_ || ::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  for (const auto& known : table_.too_many(limit.rlim_cur / 2)) forget_name_(known.parent, known.name);
 }
 
 Result<Entry> Tree::lookup(Inode& parent, const char* name) {

@@ -73,7 +73,9 @@ class Tree {
   // Has the kernel forget names where it knows so many inodes that descriptors run short. Not to be called by
   // a thread that serves a request: the kernel may hold the directory's lock for that very request.
   void forget_some();
-  std::function<void(NodeId parent, const std::string& name)> forget_name;
+  // How: told by the session while it lives, and taken back (an empty function) before it ends.
+  using ForgetName = std::function<void(NodeId parent, const std::string& name)>;
+  void set_forget_name(ForgetName forget_name);
   // Looks again at directories in which something could not be looked at when it was made.
   void recount_now();
   // A descriptor of the inode was closed.
@@ -139,6 +141,8 @@ class Tree {
   LimitStore& limits_;
   MeteredIo& io_;
   Settler& settler_;
+  std::mutex forget_name_mutex_;
+  ForgetName forget_name_;  // guarded by forget_name_mutex_, which is held while it is called
   std::mutex recount_mutex_;
   // What is below a directory and still charged to an old account.
   struct Move {
