@@ -393,16 +393,20 @@ void Tree::name_gone(Victim victim, AccountId account, MeteredIo::Changes* chang
 }
 
 Result<void> Tree::unlink(Inode& parent, const char* name, bool directory) {
+  Victim gone;
   {
     const std::lock_guard lock(parent.mutex);
     auto victim = look_at(parent, name);
     if (!victim) return victim.error();
     const auto done = backing_.sys().unlinkat(parent.path.get(), name, directory ? AT_REMOVEDIR : 0);
     if (!done) return done;
-    MeteredIo::Changes changes;
-    name_gone(std::move(*victim), parent.charge.account, &changes);
-    io_.commit(Reservation(), {&parent}, changes);
+    io_.commit(Reservation(), {&parent});
+    gone = std::move(*victim);
   }
+  // Without the parent's lock: a directory is locked after another only in ascending order of id.
+  MeteredIo::Changes changes;
+  name_gone(std::move(gone), parent.charge.account, &changes);
+  ledger_.apply(changes.data(), changes.size());
   accounts_.changed(parent.charge.role, parent.charge.account, name);
   return {};
 }

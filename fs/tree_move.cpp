@@ -214,13 +214,17 @@ Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, co
     if (!done) return done;
     if (target.id == source.id) return {};  // two names of one file: nothing was done
     MeteredIo::Changes changes;
-    if (target.id != 0 && !exchange) name_gone(std::move(target), new_parent.charge.account, &changes);
     if ((flags & RENAME_WHITEOUT) != 0) {
       auto whiteout = look_at(parent, name);
       const Child child = child_of(parent.charge.role, parent.charge.account, name, S_IFCHR);
       if (whiteout) add_charge(whiteout->id, child, name, whiteout->path.get(), whiteout->st, &changes);
     }
     io_.commit(std::move(reservation), {&parent, &parent == &new_parent ? nullptr : &new_parent}, changes);
+  }
+  if (target.id != 0 && !exchange) {
+    MeteredIo::Changes changes;
+    name_gone(std::move(target), new_parent.charge.account, &changes);
+    ledger_.apply(changes.data(), changes.size());
   }
   const bool followed = renamed(source, parent, new_parent, new_name, exchange);
   if (exchange) renamed(target, new_parent, parent, name, true, followed);
