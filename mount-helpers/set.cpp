@@ -1,12 +1,8 @@
 // limaquota set NAME SIZE|max, limaquota set --all virtual
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
-#include <cerrno>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +12,7 @@
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/quota.hpp"
 
 namespace limaquota {
 namespace {
@@ -41,24 +38,6 @@ Bytes parse_limit(const std::string& text, bool may_be_unlimited) {
                              may_be_unlimited ? ", or max for no limit" : ""));
 }
 
-// Writes the text of `.quota/<name>` by one write(2): half a number must never be in force.
-void write_quota(const std::string& home, const std::string& name, Bytes limit) {
-  const std::string path = fmt::format("{}/{}/{}", home, quota_directory, name);
-  const std::string text = limit.is_unlimited() ? "max\n" : fmt::format("{}\n", limit.count());
-  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  int error = file < 0 ? errno : 0;
-  if (file >= 0) {
-    const ssize_t written = ::write(file, text.data(), text.size());
-    if (written < 0) {
-      error = errno;
-    } else if (static_cast<size_t>(written) != text.size()) {
-      error = EIO;
-    }
-    if (::close(file) != 0 && error == 0) error = errno;
-  }
-  if (error != 0) throw Refusal(fmt::format("cannot set {}: {}", path, std::strerror(error)));
-}
-
 void warn_if_below(const AccountFigures& account, Bytes limit) {
   if (limit >= account.used) return;
   fmt::print(stderr,
@@ -68,7 +47,7 @@ void warn_if_below(const AccountFigures& account, Bytes limit) {
 }
 
 void set_account(const std::string& home, const AccountFigures& account, Bytes limit) {
-  write_quota(home, account.name, limit);
+  write_limit(home, account.name, limit);
   fmt::print("{}: limit {} (was {}), used {}\n", escape_name(account.name), format_size(limit),
              format_size(account.limit), format_size(account.used));
   warn_if_below(account, limit);
@@ -88,17 +67,17 @@ void set_one(const std::string& home, const Snapshot& snapshot, const SetArgumen
   const std::string& name = arguments.name;
   const Bytes limit = parse_limit(arguments.size, name != host_name);
   if (name == host_name) {
-    write_quota(home, name, limit);
+    write_limit(home, name, limit);
     fmt::print("host reserve {} (was {}), free {}\n", format_size(limit), format_size(snapshot.host.reserve),
                format_size(snapshot.host.free));
   } else if (name == default_name) {
-    write_quota(home, name, limit);
+    write_limit(home, name, limit);
     fmt::print("VMs without a limit of their own: limit {}\n", format_size(limit));
   } else if (const AccountFigures* account = find_account(snapshot, name)) {
     set_account(home, *account, limit);
   } else if (const AccountFigures* vm =
                  name.starts_with(disk_prefix) ? attached_to(snapshot, name) : nullptr) {
-    write_quota(home, name, limit);
+    write_limit(home, name, limit);
     fmt::print("{}: limit {} when it is detached; now it is attached to {} and counts there\n",
                escape_name(name), format_size(limit), escape_name(vm->name));
   } else {

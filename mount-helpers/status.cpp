@@ -1,11 +1,6 @@
 // limaquota status [VM] [--json] [--home DIR]
 #include <fmt/format.h>
-#include <langinfo.h>
-#include <unistd.h>
 
-#include <clocale>
-#include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <string>
 
@@ -22,16 +17,6 @@ struct StatusArguments {
   std::string home;
   bool json = false;
 };
-
-// Colour only on a terminal, and never where NO_COLOR is set (no-color.org: to anything but nothing).
-TableStyle style_of_output() {
-  const char* no_color = std::getenv("NO_COLOR");
-  const char* terminal = std::getenv("TERM");
-  std::setlocale(LC_CTYPE, "");
-  return {.colour = ::isatty(STDOUT_FILENO) == 1 && (no_color == nullptr || *no_color == '\0') &&
-                    (terminal == nullptr || std::strcmp(terminal, "dumb") != 0),
-          .unicode = std::strcmp(::nl_langinfo(CODESET), "UTF-8") == 0};
-}
 
 // The account's own object; the snapshot was made of the same list, in its order.
 const nlohmann::ordered_json& account_json(const Report& report, const AccountFigures& account) {

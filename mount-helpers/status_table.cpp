@@ -21,12 +21,6 @@ using Row = std::array<std::string, columns>;
 constexpr size_t bar_cells = 16;
 constexpr std::string_view colour_off = "\033[0m";
 
-// Characters, not bytes, of UTF-8 text.
-size_t width(std::string_view text) {
-  return static_cast<size_t>(
-      std::count_if(text.begin(), text.end(), [](char byte) { return (byte & 0xc0) != 0x80; }));
-}
-
 std::string_view colour_of(AccountState state) {
   switch (state) {
     case AccountState::ok:
@@ -49,14 +43,7 @@ double fill(const AccountFigures& account) {
 
 std::string bar_of(const AccountFigures& account, TableStyle style) {
   if (account.limit.is_unlimited()) return "";
-  const double share = std::min(fill(account), 1.0);
-  // Rounded down: a full bar means the limit is reached.
-  const auto filled = static_cast<size_t>(share * bar_cells);
-  std::string text;
-  for (size_t cell = 0; cell < bar_cells; ++cell) {
-    text += cell < filled ? (style.unicode ? "█" : "#") : (style.unicode ? "░" : "-");
-  }
-  return text;
+  return bar_text(fill(account), bar_cells, style.unicode);
 }
 
 std::string percent_of(const AccountFigures& account) {
@@ -86,14 +73,14 @@ std::string table(const std::vector<const AccountFigures*>& accounts, TableStyle
   for (const AccountFigures* account : accounts) rows.push_back(row_of(*account, style));
   std::array<size_t, columns> widths{};
   for (const Row& row : rows) {
-    for (size_t i = 0; i < columns; ++i) widths[i] = std::max(widths[i], width(row[i]));
+    for (size_t i = 0; i < columns; ++i) widths[i] = std::max(widths[i], columns_of(row[i]));
   }
   std::string text;
   for (size_t r = 0; r < rows.size(); ++r) {
     std::string line;
     for (size_t i = 0; i < columns; ++i) {
       if (widths[i] == 0) continue;  // no account has a limit: no bar
-      const std::string padding(widths[i] - width(rows[r][i]), ' ');
+      const std::string padding(widths[i] - columns_of(rows[r][i]), ' ');
       const bool coloured = style.colour && r > 0 && (i == bar || i == state);
       const std::string cell =
           coloured ? fmt::format("{}{}{}", colour_of(accounts[r - 1]->state), rows[r][i], colour_off)

@@ -5,13 +5,9 @@
 #include <string>
 
 #include "accounting/figures.hpp"
+#include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
-
-struct TableStyle {
-  bool colour = false;   // ANSI colours
-  bool unicode = false;  // blocks in the bar; else # and -
-};
 
 // One row an account, nearest to its limit first, those without a limit last; beneath it the VMs without a
 // limit and the host. Names are escaped.

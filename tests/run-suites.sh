@@ -7,6 +7,7 @@ preset=$1 build=$2 work=$3
 here=$(cd "$(dirname "$0")" && pwd)
 shared=${LIMAQUOTA_SHARED:-$here/../../shared}
 nobody=65534
+as_nobody=(setpriv --reuid $nobody --regid $nobody --clear-groups env HOME=/nonexistent)
 bin=$work/$preset
 export LIMAQUOTA_SCRATCH=$work
 
@@ -72,13 +73,15 @@ open_dev_fuse() {
   mount --bind "$work/dev/fuse" /dev/fuse
 }
 
-run_vm_tests() {
-  local log=$work/vm.log status=0 line
+# run_scripted NAME DIRECTORY COMMAND...: the tests of a directory of Python tests; COMMAND runs as whom it makes them run.
+run_scripted() {
+  local name=$1 directory=$2 log=$work/$2.log status=0 line
+  shift 2
   if [ -n "${LIMAQUOTA_FILTER:-}" ]; then return 0; fi
-  printf '\n-- %s, a real QEMU\n' "$preset"
-  mkdir -p "$work/vm"
+  printf '\n-- %s, %s\n' "$preset" "$name"
   set +e
-  python3 "$here/vm/run.py" "$build/limaquota" "$work/vm" 2>&1 | tee "$log"
+  "$@" python3 "$bin/source/tests/harness/run.py" "$bin/limaquota" "$work/$directory" \
+    "$bin/source/tests/$directory" 2>&1 | tee "$log"
   status=${PIPESTATUS[0]}
   set -e
   line=$(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$log" | tail -n 1)
@@ -90,6 +93,9 @@ run_vm_tests() {
 open_dev_fuse
 install -d -m 755 "$bin"
 install -m 755 "$build/limaquota" "$build/mount_tests" "$bin"
+mkdir -p "$bin/source/tests"
+cp -r "$here/../mount-helpers" "$bin/source"
+cp -r "$here/harness" "$here/vm" "$here/commands" "$bin/source/tests"
 if [ -f "$shared/checks/lima_ops.py" ]; then install -m 755 "$shared/checks/lima_ops.py" "$bin"; fi
 
 for binary in "$build"/*_tests; do
@@ -125,6 +131,8 @@ if [ "${LIMAQUOTA_NIGHTLY:-no}" = yes ]; then export LIMAQUOTA_RANDOM_OPERATIONS
 # Both at once: they mostly wait, for the disk or for something to happen.
 lane "mounted by root" "$roots" "$bin/mount_tests" 2>&1 | sed -u 's/^/root: /' &
 lane "mounted by an ordinary user" "$users" \
-  setpriv --reuid $nobody --regid $nobody --clear-groups env HOME=/nonexistent "$bin/mount_tests" 2>&1 | sed -u 's/^/user: /' &
+  "${as_nobody[@]}" "$bin/mount_tests" 2>&1 | sed -u 's/^/user: /' &
 wait
-run_vm_tests
+run_scripted "a real QEMU" vm env
+install -d -o $nobody -g $nobody "$work/commands"
+run_scripted "commands, by an ordinary user" commands "${as_nobody[@]}"

@@ -1,4 +1,4 @@
-"""A limaquota mount and QEMUs in it, for the tests of this directory.
+"""A limaquota mount and QEMUs in it, for the tests of tests/vm and tests/commands.
 
 Every `Home` ends with the same checks, whatever the test was about: the figures equal `du` of the backing tree,
 the daemon ends with status 0, its log has no error, nothing stays mounted.
@@ -24,6 +24,10 @@ DEADLINE = 120.0  # seconds; generous, for a sanitizer's daemon on a busy machin
 
 class Broken(AssertionError):
     """What a test promises does not hold."""
+
+
+class Skip(Exception):
+    """The test cannot run here; the text says why."""
 
 
 def expect(holds, sentence):

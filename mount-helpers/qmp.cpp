@@ -1,0 +1,128 @@
+#include "mount-helpers/qmp.hpp"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace limaquota {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Json = nlohmann::json;
+
+constexpr size_t longest_line = size_t{4} * 1024 * 1024;  // query-block of many disks is far below it
+
+}  // namespace
+
+Qmp::Qmp(const std::filesystem::path& socket, std::chrono::milliseconds deadline)
+    : name_(socket.string()), until_(Clock::now() + deadline) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (name_.size() >= sizeof address.sun_path) {
+    throw QmpError(fmt::format("{}: the path is too long for a socket", name_));
+  }
+  std::memcpy(address.sun_path, name_.c_str(), name_.size() + 1);
+  socket_ = Fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket_) throw QmpError(fmt::format("socket: {}", std::strerror(errno)));
+  // EAGAIN: its queue of clients is full, so somebody else is talking.
+  while (::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    if (errno == EINTR) continue;
+    if (errno != EAGAIN || Clock::now() >= until_) {
+      throw QmpError(fmt::format("{}: {}", name_, std::strerror(errno)));
+    }
+    ::poll(nullptr, 0, 50);
+  }
+  next_line();  // the greeting
+  ask("qmp_capabilities");
+}
+
+void Qmp::wait(short events) {
+  pollfd polled{socket_.get(), events, 0};
+  while (true) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until_ - Clock::now()).count();
+    if (left <= 0)
+      throw QmpError(fmt::format("{}: no answer in time; is another client talking to it?", name_));
+    const int ready = ::poll(&polled, 1, static_cast<int>(left));
+    if (ready > 0) return;
+    if (ready < 0 && errno != EINTR) throw QmpError(fmt::format("{}: {}", name_, std::strerror(errno)));
+  }
+}
+
+Json Qmp::next_line() {
+  size_t end = 0;
+  while ((end = pending_.find('\n')) == std::string::npos) {
+    wait(POLLIN);
+    std::array<char, 65536> part;
+    const ssize_t got = ::recv(socket_.get(), part.data(), part.size(), 0);
+    if (got == 0) throw QmpError(fmt::format("{}: QEMU closed the connection", name_));
+    if (got < 0 && errno != EAGAIN && errno != EINTR) {
+      throw QmpError(fmt::format("{}: {}", name_, std::strerror(errno)));
+    }
+    if (got > 0) pending_.append(part.data(), static_cast<size_t>(got));
+    if (pending_.size() > longest_line) throw QmpError(fmt::format("{}: an endless answer", name_));
+  }
+  const std::string line = pending_.substr(0, end);
+  pending_.erase(0, end + 1);
+  Json json = Json::parse(line, nullptr, false);
+  if (!json.is_object()) throw QmpError(fmt::format("{}: what answers is not QEMU", name_));
+  return json;
+}
+
+Json Qmp::ask(const std::string& command, const Json& arguments) {
+  Json request{{"execute", command}};
+  if (!arguments.empty()) request["arguments"] = arguments;
+  const std::string text = request.dump() + "\n";
+  for (size_t sent = 0; sent < text.size();) {
+    wait(POLLOUT);
+    const ssize_t put = ::send(socket_.get(), text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
+    if (put < 0 && errno != EAGAIN && errno != EINTR) {
+      throw QmpError(fmt::format("{}: {}", name_, std::strerror(errno)));
+    }
+    if (put > 0) sent += static_cast<size_t>(put);
+  }
+  while (true) {
+    Json answer = next_line();
+    if (const auto result = answer.find("return"); result != answer.end()) return *result;
+    if (const auto error = answer.find("error"); error != answer.end()) {
+      throw QmpError(fmt::format("{}: {}: {}", name_, command,
+                                 error->is_object() ? error->value("desc", "refused") : "refused"));
+    }
+  }
+}
+
+std::string_view to_string(GuestState state) {
+  switch (state) {
+    case GuestState::running:
+      return "running";
+    case GuestState::no_space:
+      return "paused for space";
+    case GuestState::failed:
+      return "paused by an I/O error";
+    case GuestState::paused:
+      return "paused";
+    case GuestState::ended:
+      return "shut down";
+  }
+  return "";
+}
+
+GuestState guest_state(Qmp& qmp) {
+  const Json answer = qmp.ask("query-status");
+  const std::string status = answer.is_object() ? answer.value("status", "") : "";
+  if (status == "running") return GuestState::running;
+  if (status == "shutdown" || status == "guest-panicked") return GuestState::ended;
+  if (status != "io-error") return GuestState::paused;
+  const Json blocks = qmp.ask("query-block");
+  for (const Json& device : blocks) {
+    if (device.is_object() && device.value("io-status", "") == "nospace") return GuestState::no_space;
+  }
+  return GuestState::failed;
+}
+
+}  // namespace limaquota

@@ -1,0 +1,49 @@
+// QEMU's monitor protocol, as far as limaquota needs it. QMP serves one client at a time, and Lima's own
+// connect has no deadline: so connect, say little, disconnect. Source: QEMU docs/interop/qmp-spec.
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <string>
+
+#include "fs/fd.hpp"
+
+namespace limaquota {
+
+// QEMU refused the command, did not answer in time, or is not there.
+struct QmpError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+inline constexpr std::chrono::milliseconds qmp_deadline{5000};
+
+// One short connection. Not thread safe.
+class Qmp {
+ public:
+  // Connects and leaves the greeting behind. Everything that this object does must be done within the
+  // deadline. Throws QmpError.
+  explicit Qmp(const std::filesystem::path& socket, std::chrono::milliseconds deadline = qmp_deadline);
+
+  // Says one thing and gives its "return"; events on the way are dropped. Throws QmpError.
+  nlohmann::json ask(const std::string& command, const nlohmann::json& arguments = nlohmann::json::object());
+
+ private:
+  nlohmann::json next_line();
+  void wait(short events);
+
+  std::string name_;
+  Fd socket_;
+  std::chrono::steady_clock::time_point until_;
+  std::string pending_;
+};
+
+// no_space: QEMU paused it because a disk write met ENOSPC; `cont` makes it go on. failed: paused by another
+// I/O error. paused: by somebody's hand.
+enum class GuestState { running, no_space, failed, paused, ended };
+std::string_view to_string(GuestState state);
+// Asks query-status and, where the guest was stopped by an I/O error, query-block.
+GuestState guest_state(Qmp& qmp);
+
+}  // namespace limaquota

@@ -1,0 +1,124 @@
+#include "mount-helpers/quota.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <exception>
+#include <fstream>
+#include <iterator>
+#include <utility>
+
+#include "accounting/layout.hpp"
+#include "fs/fd.hpp"
+#include "mount-helpers/commands.hpp"
+
+namespace limaquota {
+namespace {
+
+std::string path_of(const std::string& home, const std::string& account) {
+  return fmt::format("{}/{}/{}", home, quota_directory, account);
+}
+
+// The text of a limit file; nothing where there is none.
+std::optional<std::string> read_text(const std::string& path) {
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  if (!file && errno == ENOENT) return std::nullopt;
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!file && errno != 0) throw Refusal(fmt::format("cannot read {}: {}", path, std::strerror(errno)));
+  return text;
+}
+
+Limits parse(const std::string& path, const std::string& text) {
+  const Parsed<Limits> parsed = parse_limits(text, {});
+  if (const auto* limits = std::get_if<Limits>(&parsed)) return *limits;
+  throw Refusal(fmt::format("{}: {}", path, std::get<ParseError>(parsed).message));
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  Fd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  int error = file ? 0 : errno;
+  if (file) {
+    const ssize_t written = ::write(file.get(), text.data(), text.size());
+    if (written < 0) {
+      error = errno;
+    } else if (static_cast<size_t>(written) != text.size()) {
+      error = EIO;
+    }
+    if (::close(file.release()) != 0 && error == 0) error = errno;
+  }
+  if (error != 0) throw Refusal(fmt::format("cannot set {}: {}", path, std::strerror(error)));
+}
+
+}  // namespace
+
+bool has_limit_file(const std::string& home, const std::string& account) {
+  return ::access(path_of(home, account).c_str(), F_OK) == 0;
+}
+
+Limits read_limits(const std::string& home, const std::string& account) {
+  for (const std::string& name : {account, std::string("_default")}) {
+    const std::string path = path_of(home, name);
+    if (const std::optional<std::string> text = read_text(path)) return parse(path, *text);
+  }
+  return {};
+}
+
+void write_limits(const std::string& home, const std::string& account, const Limits& limits) {
+  write_text(path_of(home, account), limits_text(limits));
+}
+
+void write_limit(const std::string& home, const std::string& account, Bytes limit) {
+  write_text(path_of(home, account), limit.is_unlimited() ? "max\n" : fmt::format("{}\n", limit.count()));
+}
+
+void remove_limits(const std::string& home, const std::string& account) {
+  const std::string path = path_of(home, account);
+  if (::unlink(path.c_str()) == 0 || errno == ENOENT) return;
+  throw Refusal(fmt::format("cannot remove {}: {}", path, std::strerror(errno)));
+}
+
+Lent::Lent(std::string home, std::string account, Bytes amount, std::chrono::seconds duration)
+    : home_(std::move(home)), account_(std::move(account)) {
+  before_ = read_limits(home_, account_);
+  had_file_ = has_limit_file(home_, account_);
+  if (before_.limit.is_unlimited()) return;
+  Limits lent = before_;
+  const int64_t now = std::time(nullptr);
+  lent.loan = Loan{amount, now + duration.count()};
+  if (before_.loan && before_.loan->until > now) {
+    lent.loan->amount = std::max(lent.loan->amount, before_.loan->amount);
+    lent.loan->until = std::max(lent.loan->until, before_.loan->until);
+  }
+  write_limits(home_, account_, lent);
+  active_ = true;
+}
+
+void Lent::end() {
+  if (!active_) return;
+  active_ = false;
+  if (!had_file_) {
+    remove_limits(home_, account_);
+    return;
+  }
+  Limits now = read_limits(home_, account_);  // somebody may have set another limit meanwhile
+  now.loan = before_.loan;
+  if (now.loan && now.loan->until <= std::time(nullptr)) now.loan.reset();
+  write_limits(home_, account_, now);
+}
+
+Lent::~Lent() {
+  try {
+    end();
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "limaquota: the loan to {} ends by its time: {}\n", account_, error.what());
+  }
+}
+
+}  // namespace limaquota

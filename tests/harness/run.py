@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Tests of the limaquota command: run.py LIMAQUOTA WORKDIR TESTS-DIRECTORY [TEST...]
+
+Runs every function test_* of TESTS-DIRECTORY/*_test.py; each gets `new_home`, which makes a harness.Home in a
+directory of its own. As root or as an ordinary user. Prints a line for each test: `ok NAME`, `not ok NAME why` or
+`skip NAME why`; last a line `N passed, N failed, N skipped`. Exit status 1 where one failed. WORKDIR is made where it
+does not exist; what the tests make in it is removed.
+"""
+import glob
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+
+sys.dont_write_bytecode = True  # no __pycache__ in the source tree
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from harness import Broken, Home, Skip  # noqa: E402 (needs the path above)
+
+NEEDED = ("qemu-system-x86_64", "qemu-img", "as", "ld")
+
+
+def tests_of(directory):
+    """Name to function, in the order in which they stand in their files."""
+    tests = {}
+    for path in sorted(glob.glob(os.path.join(directory, "*_test.py"))):
+        name = os.path.basename(path)[:-len("_test.py")]
+        spec = importlib.util.spec_from_file_location(name + "_test", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for function_name, function in vars(module).items():
+            if function_name.startswith("test_"):
+                tests[f"{name}.{function_name[5:]}"] = function
+    return tests
+
+
+def run_test(function, limaquota, workdir):
+    """("ok" | "skip" | "not ok", why)."""
+    homes = []
+
+    def new_home(**how):
+        homes.append(Home(limaquota, tempfile.mkdtemp(prefix="t", dir=workdir), **how))
+        return homes[-1]
+
+    outcome, why = "ok", ""
+    try:
+        function(new_home)
+    except Skip as skip:
+        outcome, why = "skip", str(skip)
+    except Broken as broken:
+        outcome, why = "not ok", str(broken)
+    except Exception:  # whatever it is, the other tests still run
+        outcome, why = "not ok", traceback.format_exc()
+    for home in homes:
+        if outcome == "not ok" and os.path.exists(os.path.join(home.directory, "log")):
+            why += f" [log: {home.log().strip()}]"
+        home.abandon()
+        try:
+            home.remove()
+        except OSError as error:
+            outcome, why = "not ok", f"{why} cannot remove {home.directory}: {error}"
+    return outcome, " ".join(why.split())
+
+
+def why_skip():
+    missing = [tool for tool in NEEDED if shutil.which(tool) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "/dev/fuse is not open to this user"
+    return None
+
+
+def main():
+    if len(sys.argv) < 4 or sys.argv[1].startswith("-"):
+        print(__doc__, file=sys.stderr)
+        return 2
+    limaquota, workdir, directory = map(os.path.abspath, sys.argv[1:4])
+    os.makedirs(workdir, exist_ok=True)
+    tests = tests_of(directory)
+    counts = {"ok": 0, "not ok": 0, "skip": 0}
+    skip = why_skip()
+    for name in sys.argv[4:] or tests:
+        outcome, why = ("skip", skip) if skip else run_test(tests[name], limaquota, workdir)
+        counts[outcome] += 1
+        print(f"{outcome} {name} {why}".rstrip(), flush=True)
+    print(f"{counts['ok']} passed, {counts['not ok']} failed, {counts['skip']} skipped")
+    return 1 if counts["not ok"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
