@@ -88,6 +88,14 @@ InodePtr InodeTable::enter(NodeId id, Fd&& o_path, NodeId parent, const char* na
   return slot;
 }
 
+InodePtr InodeTable::enter_again(NodeId id) {
+  const std::lock_guard lock(mutex_);
+  const auto found = inodes_.find(id);
+  if (found == inodes_.end() || found->second->dead) return nullptr;
+  ++found->second->lookups;
+  return found->second;
+}
+
 InodePtr InodeTable::forget(NodeId id, uint64_t count) {
   const std::lock_guard lock(mutex_);
   const auto found = inodes_.find(id);

@@ -25,6 +25,8 @@ class InodeTable {
   // not know it yet.
   InodePtr enter(NodeId id, Fd&& o_path, NodeId parent, const char* name,
                  const std::function<void(Inode&)>& fill);
+  // The same by its id alone; null where it is not known.
+  InodePtr enter_again(NodeId id);
   // Each inode that the kernel knows costs a descriptor. Where there are more than `most`, names of files
   // that nobody has open, for the kernel to forget.
   struct Known {

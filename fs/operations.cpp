@@ -73,13 +73,14 @@ namespace {
 void init(void*, fuse_conn_info* conn) {
   const unsigned wanted = FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK | FUSE_CAP_EXPORT_SUPPORT |
                           FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_READ |
-                          FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA |
-                          FUSE_CAP_ASYNC_DIO;
+                          FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA;
   conn->want |= conn->capable & wanted;
-  // Refusals must come at the write, and splicing lost to copying (design, facts).
-  conn->want &=
-      ~static_cast<unsigned>(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
-                             FUSE_CAP_SPLICE_MOVE | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_POSIX_LOCKS);
+  // Refusals must come at the write, and splicing lost to copying (design, facts). After an asynchronous
+  // direct write the kernel leaves what its page cache holds of the range: another open would read the old
+  // bytes.
+  conn->want &= ~static_cast<unsigned>(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ |
+                                       FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_FLOCK_LOCKS |
+                                       FUSE_CAP_POSIX_LOCKS | FUSE_CAP_ASYNC_DIO);
   conn->max_write = 1U << 20;
   conn->max_background = 64;
 }

@@ -33,7 +33,7 @@ void lookup(fuse_req_t req, fuse_ino_t parent, const char* name) {
       const fuse_entry_param param = entry_param(*node);
       return void(fuse_reply_entry(req, &param));
     }
-    if (text == "." && !fs.table.find(parent)) return reply_entry(req, fs, fs.tree.reopen(parent));
+    if (text == "." && parent != root_node) return reply_entry(req, fs, fs.tree.reopen(parent));
     with_inode(req, fs, parent, [&](Inode& inode) {
       // ".." of the root is the root: nothing leads out of the tree.
       const bool stay = parent == root_node && text == "..";

@@ -74,6 +74,16 @@ Entry Tree::enter_known(NodeId id, Fd path, NodeId parent, const char* name, con
 }
 
 Result<Entry> Tree::reopen(NodeId id) {
+  // The kernel forgot it, but it is on the settle list or open.
+  if (Entry known{table_.enter_again(id), {}}; known.inode) {
+    const auto st = attributes(*known.inode);
+    if (st) {
+      known.st = *st;
+      return known;
+    }
+    forget(id, 1);
+    return st.error();
+  }
   const Charge* charge = table_.find_charge(id);
   if (charge == nullptr) return Errno{ESTALE};
   const std::string handle = charge->handle;

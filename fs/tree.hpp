@@ -41,7 +41,8 @@ class Tree {
   Result<void> scan();
 
   Result<Entry> lookup(Inode& parent, const char* name);
-  // An inode that the kernel knew once and asks for again by its id alone: found by its file handle, as root.
+  // An inode that the kernel asks for by its id alone (name_to_handle_at, open_by_handle_at): one that is
+  // known, or found by its file handle, as root.
   Result<Entry> reopen(NodeId id);
   void forget(NodeId id, uint64_t count);
   // For the settle list: the inode is off it.

@@ -1,11 +1,9 @@
-// `.usage/_host`, `_all.json`, `_metrics`, and how long a reading takes.
+// `.usage/_host`, `_all.json`, `_metrics`.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
-#include <chrono>
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <sstream>
@@ -76,41 +74,6 @@ TEST_P(UsageTextsTest, MetricsArePrometheusText) {
     limit_seen |= line == "limaquota_limit_bytes{vm=\"vm\"} " + std::to_string(64 * MiB);
   }
   EXPECT_TRUE(limit_seen);
-}
-
-// The median over many readings, in microseconds.
-double reading_time(const fs::path& path) {
-  std::vector<double> times;
-  std::array<char, 8192> buffer = {};
-  for (int i = 0; i < 1001; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    while (::read(fd.get(), buffer.data(), buffer.size()) > 0) {
-    }
-    times.push_back(
-        std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
-  }
-  std::nth_element(times.begin(), times.begin() + 500, times.end());
-  return times[500];
-}
-
-TEST_P(UsageTextsTest, With200VmsAReadingTakesAtMost100MicrosecondsMoreThanASmallFile) {
-#ifndef __OPTIMIZE__
-  GTEST_SKIP() << "times without optimization say nothing";
-#endif
-  if (slow_build()) GTEST_SKIP() << "a sanitizer's times say nothing";
-  for (int i = 0; i < 200; ++i) {
-    const fs::path vm = home().make_vm("vm" + std::to_string(i));
-    for (int j = 0; j < 99; ++j) ASSERT_EQ(write_text(vm / std::to_string(j), "x"), 0);
-  }
-  // The best of several rounds: other work on the machine must not decide.
-  double more = 1e9;
-  for (int round = 0; round < 8 && more > 100; ++round) {
-    const double small = reading_time(mount() / "vm7" / "lima.yaml");
-    more = std::min(more, reading_time(mount() / ".usage" / "vm7") - small);
-  }
-  RecordProperty("more_than_a_small_file_us", std::to_string(more));
-  EXPECT_LE(more, 100);
 }
 
 LIMAQUOTA_ON(UsageTextsTest, "ext4", "tmpfs");
