@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -126,7 +127,8 @@ bool prepare_backings(const fs::path& directory) {
   return any;
 }
 
-fs::path prepare_own_backings() {
+int run_tests_on_own_backings() {
+  if (!as_root()) throw std::runtime_error("only root can prepare the backing filesystems");
   if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
     throw std::system_error(errno, std::generic_category(), "a mount namespace");
   const char* scratch = std::getenv("LIMAQUOTA_SCRATCH");
@@ -135,7 +137,24 @@ fs::path prepare_own_backings() {
     throw std::system_error(errno, std::generic_category(), pattern);
   ::setenv("LIMAQUOTA_TEST_DIR", pattern.c_str(), 1);
   prepare_backings(pattern);
-  return pattern;
+  const int status = RUN_ALL_TESTS();
+  for (const Filesystem& filesystem : all_filesystems()) {
+    ::umount2((fs::path(pattern) / view_directory_name / filesystem).c_str(), MNT_DETACH);
+    ::umount2((fs::path(pattern) / filesystem).c_str(), MNT_DETACH);
+  }
+  fs::remove_all(pattern);
+  return status;
+}
+
+int main_of_tests(int argc, char** argv, int (*run_tests)()) {
+  ::signal(SIGPIPE, SIG_IGN);
+  try {
+    ::testing::InitGoogleTest(&argc, argv);
+    return ::testing::GTEST_FLAG(list_tests) ? RUN_ALL_TESTS() : run_tests();
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s: %s\n", argv[0], e.what());
+    return 2;
+  }
 }
 
 }  // namespace limaquota::mount_tests
