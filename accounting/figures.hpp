@@ -17,6 +17,9 @@ namespace limaquota {
 // could not be read, so that the last good or the default limit holds; outside: the VM directory or a disk is
 // a symlink out of the tree and not limited.
 enum class AccountState { ok, warn, full, host_full, over, damaged, outside };
+inline constexpr AccountState account_states[] = {
+    AccountState::ok,   AccountState::warn,    AccountState::full,   AccountState::host_full,
+    AccountState::over, AccountState::damaged, AccountState::outside};
 std::string_view to_string(AccountState state);
 
 // One disk file of an account.

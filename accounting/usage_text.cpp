@@ -111,20 +111,24 @@ std::string label(std::string_view value) {
   return text;
 }
 
-// One metric: a line for HELP and TYPE each, then its samples.
+// One metric after the other: a line for HELP and TYPE each, then its samples, all with the label `home`.
 class Metrics {
  public:
+  explicit Metrics(std::string_view home) : home_(fmt::format("home=\"{}\"", label(home))) {}
   void begin(std::string_view name, std::string_view type, std::string_view help) {
     name_ = name;
     fmt::format_to(std::back_inserter(text_), "# HELP limaquota_{0} {2}\n# TYPE limaquota_{0} {1}\n", name,
                    type, help);
   }
+  // `labels`: those beside `home`.
   void sample(std::string_view labels, std::string_view value) {
-    fmt::format_to(std::back_inserter(text_), "limaquota_{}{} {}\n", name_, labels, value);
+    fmt::format_to(std::back_inserter(text_), "limaquota_{}{{{}{}{}}} {}\n", name_, home_,
+                   labels.empty() ? "" : ",", labels, value);
   }
   std::string take() { return std::move(text_); }
 
  private:
+  const std::string home_;
   std::string name_;
   std::string text_;
 };
@@ -190,6 +194,13 @@ constexpr HostMetric host_metrics[] = {
     {"host_worst_case_bytes", "What all accounts may still grow by.", &HostFigures::worst_case},
     {"host_overcommit_bytes", "Worst case beyond free less reserve; 0 is safe.", &HostFigures::overcommit},
 };
+
+void add_up(Metrics& metrics, bool up) {
+  metrics.begin("up", "gauge", "1 where the mount of this home answers, else 0.");
+  metrics.sample("", up ? "1" : "0");
+}
+
+std::string vm_label(const AccountFigures& account) { return fmt::format("vm=\"{}\"", label(account.name)); }
 
 }  // namespace
 
@@ -266,33 +277,43 @@ std::string snapshot_json(const Snapshot& snapshot) {
   return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
-std::string prometheus_text(const Snapshot& snapshot) {
-  Metrics metrics;
+std::string prometheus_text(const Snapshot& snapshot, std::string_view home) {
+  Metrics metrics(home);
+  add_up(metrics, true);
+  for (const HostMetric& metric : host_metrics) {
+    metrics.begin(metric.name, "gauge", metric.help);
+    metrics.sample("", size_or_inf(snapshot.host.*metric.value));
+  }
   for (const AccountMetric& metric : account_metrics) {
     metrics.begin(metric.name, metric.type, metric.help);
     for (const AccountFigures& account : snapshot.accounts) {
-      metrics.sample(fmt::format("{{vm=\"{}\"}}", label(account.name)), metric.value(account));
+      metrics.sample(vm_label(account), metric.value(account));
     }
   }
-  metrics.begin("state", "gauge", "1 for the state that the account is in.");
+  metrics.begin("state", "gauge", "1 for the state that the account is in, 0 for the others.");
   for (const AccountFigures& account : snapshot.accounts) {
-    metrics.sample(fmt::format("{{vm=\"{}\",state=\"{}\"}}", label(account.name), to_string(account.state)),
-                   "1");
+    const std::string vm = vm_label(account);
+    for (const AccountState state : account_states) {
+      metrics.sample(fmt::format("{},state=\"{}\"", vm, to_string(state)),
+                     account.state == state ? "1" : "0");
+    }
   }
   for (const DiskMetric& metric : disk_metrics) {
     metrics.begin(metric.name, "gauge", metric.help);
     for (const AccountFigures& account : snapshot.accounts) {
       for (const DiskFigures& disk : account.disks) {
-        metrics.sample(fmt::format("{{vm=\"{}\",disk=\"{}\",format=\"{}\"}}", label(account.name),
-                                   label(disk.name), label(disk.format)),
+        metrics.sample(fmt::format("{},disk=\"{}\",format=\"{}\"", vm_label(account), label(disk.name),
+                                   label(disk.format)),
                        size_or_inf(disk.*metric.value));
       }
     }
   }
-  for (const HostMetric& metric : host_metrics) {
-    metrics.begin(metric.name, "gauge", metric.help);
-    metrics.sample("", size_or_inf(snapshot.host.*metric.value));
-  }
+  return metrics.take();
+}
+
+std::string prometheus_down_text(std::string_view home) {
+  Metrics metrics(home);
+  add_up(metrics, false);
   return metrics.take();
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "accounting/figures.hpp"
 
@@ -18,9 +19,13 @@ std::string host_text(const HostFigures& host);
 // `.usage/_all.json`: {"host": {...}, "accounts": [{"name": ..., ...}]}; integers, `null` for max; ends in
 // \n. Bytes that are not UTF-8 in names are replaced by U+FFFD.
 std::string snapshot_json(const Snapshot& snapshot);
-// `.usage/_metrics`: Prometheus text exposition format 0.0.4; units in the names
-// (limaquota_used_bytes{vm="x"}); unlimited as +Inf; label values escaped as the format demands.
-std::string prometheus_text(const Snapshot& snapshot);
+// `.usage/_metrics`: Prometheus text exposition format 0.0.4; units in the names; `home` on every series
+// (limaquota_used_bytes{home="/home/ann/.lima",vm="x"}), so that the homes of a host stay apart; unlimited as
+// +Inf; limaquota_state is a state set: a series for each state, 1 for the one that holds, else 0. Label
+// values are escaped as the format demands. limaquota_up is 1.
+std::string prometheus_text(const Snapshot& snapshot, std::string_view home);
+// What stands for a home whose mount does not answer: limaquota_up is 0, and no other series.
+std::string prometheus_down_text(std::string_view home);
 // The `\ooo` escape described above.
 std::string escape_name(std::string_view name);
 

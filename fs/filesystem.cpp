@@ -25,7 +25,7 @@ Filesystem::Filesystem(Sys& sys, Fd root, const FilesystemOptions& options)
       settler(backing, ledger, table),
       io(backing, ledger, table, settler, options.refusal),
       tree(backing, ledger, table, accounts, limits, io, settler),
-      usage(backing, ledger),
+      usage(backing, ledger, options.homes.empty() ? std::string() : options.homes.front()),
       quota(backing, limits),
       virtual_tree(usage, quota, root_stat(backing).st_uid, root_stat(backing).st_gid) {
   limits.on_files_changed = [this] { tree.recharge_limit_files(); };

@@ -23,7 +23,7 @@ namespace limaquota {
 struct FilesystemOptions {
   std::string backing_options;  // the backing filesystem's own mount options
   std::vector<std::string>
-      homes;             // absolute paths of the Lima home: where it is mounted and where it is from
+      homes;             // absolute paths of the Lima home: where it is mounted (first) and where it is from
   bool noatime = false;  // reading leaves access times alone
   int refusal = ENOSPC;  // what is beyond a budget: ENOSPC or EDQUOT
 };

@@ -36,7 +36,7 @@ std::optional<std::string> UsageFiles::text(std::string_view path) const {
   const Bytes free = backing_.free_bytes();
   if (path == host_file) return host_text(ledger_.host_figures(free));
   if (path == json_file) return snapshot_json(ledger_.snapshot(free));
-  if (path == metrics_file) return prometheus_text(ledger_.snapshot(free));
+  if (path == metrics_file) return prometheus_text(ledger_.snapshot(free), home_);
   if (const auto figures = ledger_.figures(path, free)) return usage_text(*figures);
   return std::nullopt;
 }

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "accounting/ledger.hpp"
@@ -15,7 +16,9 @@ namespace limaquota {
 // disk. Thread safety: all functions may be called from any thread.
 class UsageFiles {
  public:
-  UsageFiles(const Backing& backing, const Ledger& ledger) : backing_(backing), ledger_(ledger) {}
+  // `home`: the absolute path of the mount point, by which the metrics name this Lima home.
+  UsageFiles(const Backing& backing, const Ledger& ledger, std::string home)
+      : backing_(backing), ledger_(ledger), home_(std::move(home)) {}
 
   static bool is_directory(std::string_view path) { return path.empty() || path == "_disks"; }
   bool is_file(std::string_view path) const;
@@ -26,6 +29,7 @@ class UsageFiles {
  private:
   const Backing& backing_;
   const Ledger& ledger_;
+  const std::string home_;
 };
 
 }  // namespace limaquota

@@ -23,5 +23,6 @@ void add_mount(CLI::App& program, int& status);
 void add_umount(CLI::App& program, int& status);
 void add_status(CLI::App& program, int& status);
 void add_set(CLI::App& program, int& status);
+void add_metrics(CLI::App& program, int& status);
 
 }  // namespace limaquota

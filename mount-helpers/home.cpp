@@ -26,8 +26,7 @@ Bytes bytes_or_max(const Json& value) {
 }
 
 AccountState state_of(const std::string& text) {
-  using enum AccountState;
-  for (const AccountState state : {ok, warn, full, host_full, over, damaged, outside}) {
+  for (const AccountState state : account_states) {
     if (to_string(state) == text) return state;
   }
   throw Refusal("unknown state '" + text + "' in .usage/_all.json: is the daemon of another version?");
@@ -70,7 +69,11 @@ AccountFigures account_from(const Json& json) {
   return account;
 }
 
-std::string why_unreadable(const std::string& home, int error) {
+std::string usage_path(const std::string& home, const std::string& name) {
+  return fmt::format("{}/.usage/{}", home, name);
+}
+
+std::string why_unreadable(const std::string& home, const std::string& name, int error) {
   switch (error) {
     case ENOENT:
     case ENOTDIR:
@@ -79,7 +82,7 @@ std::string why_unreadable(const std::string& home, int error) {
       return fmt::format("the daemon of {0} is gone: run \"limaquota umount {0}\", then mount it again",
                          home);
     default:
-      return fmt::format("cannot read {}/.usage/_all.json: {}", home, std::strerror(error));
+      return fmt::format("cannot read {}: {}", usage_path(home, name), std::strerror(error));
   }
 }
 
@@ -108,13 +111,18 @@ std::string choose_home(const std::string& given) {
   throw Refusal("which Lima home? Neither $LIMA_HOME nor $HOME is set: name the directory");
 }
 
-Report read_report(const std::string& home) {
-  const std::string path = home + "/.usage/_all.json";
+std::string read_usage(const std::string& home, const std::string& name) {
   errno = 0;
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw Refusal(why_unreadable(home, errno));
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (file.bad()) throw Refusal(why_unreadable(home, EIO));
+  std::ifstream file(usage_path(home, name), std::ios::binary);
+  if (!file) throw Refusal(why_unreadable(home, name, errno));
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (file.bad()) throw Refusal(why_unreadable(home, name, EIO));
+  return text;
+}
+
+Report read_report(const std::string& home) {
+  const std::string name = "_all.json";
+  const std::string text = read_usage(home, name);
   Report report;
   try {
     report.json = Json::parse(text);
@@ -123,7 +131,7 @@ Report read_report(const std::string& home) {
       report.snapshot.accounts.push_back(account_from(account));
     }
   } catch (const Json::exception& error) {
-    throw Refusal(fmt::format("{} is not what limaquota writes: {}", path, error.what()));
+    throw Refusal(fmt::format("{} is not what limaquota writes: {}", usage_path(home, name), error.what()));
   }
   return report;
 }

@@ -12,6 +12,9 @@ namespace limaquota {
 // `given` (the --home option), else $LIMA_HOME, else ~/.lima. Throws Refusal where none of them is known.
 std::string choose_home(const std::string& given);
 
+// The text of `.usage/<name>` of the home. Throws Refusal where it is not mounted or not readable.
+std::string read_usage(const std::string& home, const std::string& name);
+
 // The figures of a home: as the daemon wrote them, and as values.
 struct Report {
   nlohmann::ordered_json json;

@@ -19,6 +19,7 @@ constexpr AddCommand command_table[] = {
     add_umount,
     add_status,
     add_set,
+    add_metrics,
 };
 
 int complain(const std::exception& error, int status) {

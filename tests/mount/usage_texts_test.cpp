@@ -65,13 +65,14 @@ TEST_P(UsageTextsTest, MetricsArePrometheusText) {
   home().make_vm("vm");
   home().set_limit("vm", "64MiB");
   std::istringstream lines(read_text(mount() / ".usage" / "_metrics"));
-  const std::regex sample(
-      R"rx(limaquota_[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? ([0-9.e+-]+|\+Inf))rx");
+  const std::regex sample(R"rx(limaquota_[a-z_]+\{home="[^"]*"(,[a-z]+="[^"]*")*\} ([0-9.e+-]+|\+Inf))rx");
+  const std::string here = "{home=\"" + mount().string() + "\"";
   bool limit_seen = false;
   for (std::string line; std::getline(lines, line);) {
     EXPECT_TRUE(line.starts_with("# HELP ") || line.starts_with("# TYPE ") || std::regex_match(line, sample))
         << line;
-    limit_seen |= line == "limaquota_limit_bytes{vm=\"vm\"} " + std::to_string(64 * MiB);
+    EXPECT_TRUE(line.starts_with("# ") || line.find(here) != std::string::npos) << line;
+    limit_seen |= line == "limaquota_limit_bytes" + here + ",vm=\"vm\"} " + std::to_string(64 * MiB);
   }
   EXPECT_TRUE(limit_seen);
 }

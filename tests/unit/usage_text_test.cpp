@@ -82,9 +82,7 @@ TEST(UsageText, ShowsALoanAndADamagedLimitFile) {
 
 TEST(UsageText, StatesHaveDistinctNames) {
   std::set<std::string_view> names;
-  for (const AccountState state :
-       {AccountState::ok, AccountState::warn, AccountState::full, AccountState::host_full, AccountState::over,
-        AccountState::damaged, AccountState::outside}) {
+  for (const AccountState state : account_states) {
     names.insert(to_string(state));
   }
   EXPECT_EQ(names,
@@ -200,24 +198,67 @@ void expect_valid_exposition(const std::string& text) {
 
 TEST(PrometheusText, SamplesEveryFigure) {
   Snapshot snapshot;
-  snapshot.host.free = 7_GiB;
+  snapshot.host = {7_GiB, 1_GiB, 6_B, Bytes::unlimited(), 2_B, 3_B};
   snapshot.accounts = {example(), hostile("a\\b\"c\nd")};
-  const std::string text = prometheus_text(snapshot);
+  snapshot.accounts[0].refused_writes = 4;
+  snapshot.accounts[0].refused_bytes = 5;
+  const std::string text = prometheus_text(snapshot, "/l");
   expect_valid_exposition(text);
-  EXPECT_TRUE(has_line(text, "limaquota_used_bytes{vm=\"default\"} 13421772800"));
-  EXPECT_TRUE(has_line(text, "limaquota_limit_bytes{vm=\"a\\\\b\\\"c\\nd\"} +Inf"));
-  EXPECT_TRUE(has_line(text, "limaquota_state{vm=\"default\",state=\"ok\"} 1"));
-  EXPECT_TRUE(has_line(
-      text, "limaquota_disk_allocated_bytes{vm=\"default\",disk=\"disk\",format=\"qcow2\"} 12884901888"));
-  EXPECT_TRUE(has_line(text, "limaquota_time_to_full_seconds{vm=\"default\"} 256"));
+  for (const char* line :
+       {"up{home=\"/l\"} 1", "host_free_bytes{home=\"/l\"} 7516192768",
+        "host_reserve_bytes{home=\"/l\"} 1073741824", "host_used_bytes{home=\"/l\"} 6",
+        "host_limits_bytes{home=\"/l\"} +Inf", "host_worst_case_bytes{home=\"/l\"} 2",
+        "host_overcommit_bytes{home=\"/l\"} 3", "used_bytes{home=\"/l\",vm=\"default\"} 13421772800",
+        "limit_bytes{home=\"/l\",vm=\"default\"} 16106127360",
+        "limit_bytes{home=\"/l\",vm=\"a\\\\b\\\"c\\nd\"} +Inf",
+        "writable_bytes{home=\"/l\",vm=\"default\"} 2523293696",
+        "refused_writes_total{home=\"/l\",vm=\"default\"} 4",
+        "refused_bytes_total{home=\"/l\",vm=\"default\"} 5",
+        "growth_bytes_per_second{home=\"/l\",vm=\"default\"} 10485760",
+        "time_to_full_seconds{home=\"/l\",vm=\"default\"} 256",
+        "disk_allocated_bytes{home=\"/l\",vm=\"default\",disk=\"disk\",format=\"qcow2\"} 12884901888",
+        "disk_virtual_bytes{home=\"/l\",vm=\"default\",disk=\"disk\",format=\"qcow2\"} 16106127360"}) {
+    EXPECT_TRUE(has_line(text, std::string("limaquota_") + line)) << line;
+  }
   EXPECT_TRUE(has_line(text, "# TYPE limaquota_refused_writes_total counter"));
-  EXPECT_TRUE(has_line(text, "limaquota_host_free_bytes 7516192768"));
+}
+
+TEST(PrometheusText, NamesTheHomeOnEverySeries) {
+  const std::vector<std::string> lines = lines_of(prometheus_text({{}, {example()}}, "/h/a \"b\"\\"));
+  for (const std::string& line : lines) {
+    if (line.starts_with("#")) continue;
+    EXPECT_NE(line.find("{home=\"/h/a \\\"b\\\"\\\\\""), std::string::npos) << line;
+  }
+}
+
+TEST(PrometheusText, AStateIsOneOfASet) {
+  Snapshot snapshot{{}, {example()}};
+  for (const AccountState held : account_states) {
+    snapshot.accounts[0].state = held;
+    const std::string text = prometheus_text(snapshot, "/l");
+    for (const AccountState state : account_states) {
+      const std::string series =
+          "limaquota_state{home=\"/l\",vm=\"default\",state=\"" + std::string(to_string(state)) + "\"} ";
+      EXPECT_TRUE(has_line(text, series + (state == held ? "1" : "0"))) << series;
+    }
+  }
+}
+
+TEST(PrometheusText, AHomeThatDoesNotAnswerIsDownAndNothingElse) {
+  const std::string text = prometheus_down_text("/l");
+  expect_valid_exposition(text);
+  const std::vector<std::string> down = lines_of(text);
+  ASSERT_EQ(down.size(), 3u);
+  EXPECT_EQ(down[2], "limaquota_up{home=\"/l\"} 0");
+  const std::vector<std::string> up = lines_of(prometheus_text({}, "/l"));
+  EXPECT_EQ(down[0], up[0]) << "node_exporter wants one HELP for a metric, whichever file it is in";
+  EXPECT_EQ(down[1], up[1]);
 }
 
 TEST(PrometheusText, IsValidForHostileNames) {
   Snapshot snapshot;
   for (const std::string& name : hostile_names) snapshot.accounts.push_back(hostile(name));
-  expect_valid_exposition(prometheus_text(snapshot));
+  expect_valid_exposition(prometheus_text(snapshot, "/l"));
 }
 
 TEST(UsageTexts, SurviveRandomNames) {
@@ -227,7 +268,7 @@ TEST(UsageTexts, SurviveRandomNames) {
     const Snapshot snapshot{{}, {hostile(name)}};
     ASSERT_EQ(lines_of(usage_text(snapshot.accounts[0])).size(), 15u);
     ASSERT_TRUE(nlohmann::json::accept(snapshot_json(snapshot)));
-    expect_valid_exposition(prometheus_text(snapshot));
+    expect_valid_exposition(prometheus_text(snapshot, "/l"));
     if (HasFatalFailure()) return;
   }
 }

@@ -1,0 +1,123 @@
+// limaquota metrics [--output FILE] [--deadline SECONDS] [--home DIR]
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <future>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "accounting/usage_text.hpp"
+#include "fs/fd.hpp"
+#include "mount-helpers/commands.hpp"
+#include "mount-helpers/home.hpp"
+
+namespace limaquota {
+namespace {
+
+struct MetricsArguments {
+  std::string output;
+  std::string home;
+  unsigned deadline = 10;  // seconds
+};
+
+// Whoever reads the metrics hears of a daemon that hangs only if the reading itself does not hang with it.
+// The thread that waits for the daemon then ends with the process.
+std::string read_metrics(const std::string& home, std::chrono::seconds deadline) {
+  std::packaged_task<std::string()> reading([home] { return read_usage(home, "_metrics"); });
+  std::future<std::string> text = reading.get_future();
+  std::thread(std::move(reading)).detach();
+  if (text.wait_for(deadline) == std::future_status::ready) return text.get();
+  throw Refusal(fmt::format(
+      "the daemon of {} has not answered for {} s: look at its log; \"limaquota umount {}\" ends it",
+      escape_name(home), deadline.count(), escape_name(home)));
+}
+
+// The name by which the daemon calls the home in its metrics, also where the daemon or the home is gone.
+std::string label_of(const std::string& home) {
+  try {
+    return real_path(home);
+  } catch (const Refusal&) {
+    return std::filesystem::absolute(home).lexically_normal();
+  }
+}
+
+bool write_whole(int fd, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(fd, text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return false;
+    text.remove_prefix(static_cast<size_t>(written));
+  }
+  return true;
+}
+
+// The file is whole at any moment: a new one takes its name. The new one's own name does not end in .prom, so
+// that no collector reads it. It need not outlast a crash of the host, and is not synced.
+void replace_file(const std::string& path, std::string_view text) {
+  std::string scratch = path + ".XXXXXX";
+  Fd file(::mkstemp(scratch.data()));
+  bool done = false;
+  if (file) {
+    done = write_whole(file.get(), text) && ::fchmod(file.get(), 0644) == 0 &&
+           ::rename(scratch.c_str(), path.c_str()) == 0;
+  }
+  if (done) return;
+  const int error = errno;
+  if (file) ::unlink(scratch.c_str());
+  throw Refusal(fmt::format("cannot write {}: {}; its directory must exist and be writable for you",
+                            escape_name(path), std::strerror(error)));
+}
+
+void run_metrics(const MetricsArguments& arguments) {
+  const std::string home = choose_home(arguments.home);
+  std::string text;
+  try {
+    text = read_metrics(home, std::chrono::seconds(arguments.deadline));
+  } catch (const Refusal&) {
+    if (!arguments.output.empty()) replace_file(arguments.output, prometheus_down_text(label_of(home)));
+    throw;
+  }
+  if (arguments.output.empty()) {
+    fmt::print("{}", text);
+  } else {
+    replace_file(arguments.output, text);
+  }
+}
+
+}  // namespace
+
+void add_metrics(CLI::App& program, int&) {
+  CLI::App* command = program.add_subcommand("metrics", "The figures as Prometheus text, for many machines");
+  auto arguments = std::make_shared<MetricsArguments>();
+  command
+      ->add_option("--output", arguments->output,
+                   "Replace this file, in one step; name it *.prom, in the directory of node_exporter's "
+                   "textfile collector")
+      ->option_text("FILE");
+  command
+      ->add_option("--deadline", arguments->deadline,
+                   "How long the daemon may take to answer; 10 unless given")
+      ->option_text("SECONDS")
+      ->check(CLI::Range(1U, 3600U));
+  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
+      ->option_text("DIR");
+  command->footer(
+      "Every series carries home=\"DIR\". Where the mount is missing, dead or does not answer, the exit "
+      "status is 1, "
+      "and FILE says limaquota_up 0, so that an alert can fire.\n"
+      "Examples:\n"
+      "  limaquota metrics | grep time_to_full\n"
+      "  limaquota metrics --output /var/lib/prometheus/node-exporter/limaquota.prom\n"
+      "  cat ~/.lima/.usage/_metrics                the same figures, without this command");
+  command->callback([arguments] { run_metrics(*arguments); });
+}
+
+}  // namespace limaquota
