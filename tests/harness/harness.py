@@ -205,6 +205,9 @@ class Home:
         wait_for(lambda: os.path.exists(ready) or self._daemon.poll() is not None, "the mount answers")
         expect(self._daemon.poll() is None, f"mounting failed: {self.log()}")
 
+    def signal_daemon(self, number):
+        self._daemon.send_signal(number)
+
     def log(self):
         with open(os.path.join(self.directory, "log"), encoding="utf-8", errors="replace") as file:
             return file.read()
