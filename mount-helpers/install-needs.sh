@@ -12,7 +12,7 @@ packages_of() {
     demo) echo binutils qemu-system-x86 qemu-utils python3 fuse3 util-linux ;;
     tests)
       echo xfsprogs btrfs-progs e2fsprogs attr acl binutils qemu-system-x86 qemu-utils python3 openssh-client \
-        openssh-server psmisc procps util-linux
+        openssh-server psmisc procps util-linux prometheus prometheus-node-exporter
       ;;
     lint) echo clang-format clang-tidy ;;
     *)
@@ -60,6 +60,17 @@ if [ "$(id -u)" -ne 0 ]; then
   }
   as_root=sudo
 fi
+# The tests start these two themselves, for a moment, on ports of their own; as services, open to the network, nobody asked
+# for them. A masked unit is neither started by its installation nor at boot.
+for unit in prometheus prometheus-node-exporter; do
+  case " $missing " in
+    *" $unit "*)
+      echo "$unit will not run as a service (\"systemctl unmask $unit\" changes that)"
+      $as_root mkdir -p /etc/systemd/system
+      $as_root ln -sf /dev/null "/etc/systemd/system/$unit.service"
+      ;;
+  esac
+done
 $as_root apt-get update
 # The names are split on purpose.
 # shellcheck disable=SC2086
