@@ -143,7 +143,7 @@ struct AccountMetric {
 constexpr AccountMetric account_metrics[] = {
     {"limit_bytes", "gauge", "What the account may occupy, a loan included.",
      [](const AccountFigures& a) { return size_or_inf(a.limit); }},
-    {"used_bytes", "gauge", "What the account occupies, as du counts.",
+    {"used_bytes", "gauge", "What the account occupies, as du counts; an attached disk counts in its VM too.",
      [](const AccountFigures& a) { return size_or_inf(a.used); }},
     {"reserved_bytes", "gauge", "What is set aside for writes under way and for late metadata.",
      [](const AccountFigures& a) { return size_or_inf(a.reserved); }},

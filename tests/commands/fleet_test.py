@@ -286,6 +286,10 @@ def check_what_prometheus_knows(address, homes):
     rules = [rule for group in api(address, "rules")["groups"] for rule in group["rules"]]
     sick = [rule for rule in rules if rule["health"] != "ok"]
     expect(rules and not sick, f"rules that fail: {sick}")
+    # "or vector(0)" and alerts that are silent would hide a name that nobody writes.
+    queries = " ".join(dashboard_queries(dashboard()) + [rule["query"] for rule in rules])
+    unknown = set(re.findall(r"(?:home:)?limaquota_[\w:]+", queries)) - set(api(address, "label/__name__/values"))
+    expect(not unknown, f"no series of this name: {unknown}")
     matched = ask(address, 'node_textfile_mtime_seconds{file=~".*limaquota.*"}')
     expect(len(matched) == 2, f"the files whose age LimaquotaMetricsStale looks at: {matched}")
 
