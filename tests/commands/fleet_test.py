@@ -55,7 +55,8 @@ def service(directory, ready, *words):
     with open(os.path.join(directory, words[0] + ".log"), "w+", encoding="utf-8") as log:
         with subprocess.Popen([*words, f"--web.listen-address={address}"], stdout=log, stderr=log) as process:
             try:
-                wait_for(lambda: answers(f"http://{address}{ready}") or process.poll() is not None, f"{words[0]} answers")
+                wait_for(lambda: answers(f"http://{address}{ready}") or process.poll() is not None,
+                         f"{words[0]} answers")
                 log.seek(0)
                 expect(process.poll() is None, f"{words[0]} ended at once: {log.read()}")
                 yield address
@@ -283,7 +284,8 @@ def check_what_prometheus_knows(address, homes):
     # A scrape and an evaluation may be a second late each.
     wait_for(lambda: by_instance(address, 'limaquota_used_bytes{vm="vm"}') ==
              {name: home.account("vm")["used"] for name, home in homes.items()}, "used is the same in Prometheus", 20)
-    wait_for(lambda: by_instance(address, "home:limaquota_full:count") == {"busy": 1, "calm": 0}, "busy's VM is full", 20)
+    wait_for(lambda: by_instance(address, "home:limaquota_full:count") == {"busy": 1, "calm": 0},
+             "busy's VM is full", 20)
     wait_for(lambda: set(by_instance(address, 'ALERTS{alertname="LimaquotaVmFull"}')) == {"busy"}, "it is alerted", 20)
     for name, home in homes.items():
         labels = next(labels for labels, _ in ask(address, "limaquota_up") if labels["instance"] == name)
