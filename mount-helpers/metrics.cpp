@@ -1,4 +1,4 @@
-// limaquota metrics [--output FILE] [--deadline SECONDS] [--home DIR]
+// limaquota metrics [--output FILE] [--home DIR]
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,15 +22,16 @@
 namespace limaquota {
 namespace {
 
+constexpr std::chrono::seconds deadline{10};
+
 struct MetricsArguments {
   std::string output;
   std::string home;
-  unsigned deadline = 10;  // seconds
 };
 
 // Whoever reads the metrics hears of a daemon that hangs only if the reading itself does not hang with it.
 // The thread that waits for the daemon then ends with the process.
-std::string read_metrics(const std::string& home, std::chrono::seconds deadline) {
+std::string read_metrics(const std::string& home) {
   std::packaged_task<std::string()> reading([home] { return read_usage(home, "_metrics"); });
   std::future<std::string> text = reading.get_future();
   std::thread(std::move(reading)).detach();
@@ -80,7 +81,7 @@ void run_metrics(const MetricsArguments& arguments) {
   const std::string home = choose_home(arguments.home);
   std::string text;
   try {
-    text = read_metrics(home, std::chrono::seconds(arguments.deadline));
+    text = read_metrics(home);
   } catch (const Refusal&) {
     if (!arguments.output.empty()) replace_file(arguments.output, prometheus_down_text(label_of(home)));
     throw;
@@ -102,11 +103,6 @@ void add_metrics(CLI::App& program, int&) {
                    "Replace this file, in one step; name it *.prom, in the directory of node_exporter's "
                    "textfile collector")
       ->option_text("FILE");
-  command
-      ->add_option("--deadline", arguments->deadline,
-                   "How long the daemon may take to answer; 10 unless given")
-      ->option_text("SECONDS")
-      ->check(CLI::Range(1U, 3600U));
   command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
       ->option_text("DIR");
   command->footer(
