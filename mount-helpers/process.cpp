@@ -128,7 +128,8 @@ class Child {
       // What a grandchild in the background holds open is not waited for.
       const bool got = pump(input, options, ended, gone ? 0 : 50);
       if (gone && !got) break;
-      if (!gone && until && Clock::now() >= *until) {
+      const bool stop = !gone && !ended.timed_out && options.keep_on && !options.keep_on();
+      if (!gone && (stop || (until && Clock::now() >= *until))) {
         ::kill(-pid_, ended.timed_out ? SIGKILL : SIGTERM);
         ended.timed_out = true;
         until = Clock::now() + grace;

@@ -14,7 +14,7 @@ namespace limaquota {
 // How a program ended and what it wrote.
 struct Ended {
   int status = 0;  // its exit status, or 128 + the signal that ended it; 127: there is no such program
-  bool timed_out = false;  // ended by us, since its deadline was over
+  bool timed_out = false;  // ended by us: its deadline was over, or keep_on said so
   std::string out;
   std::string err;
 
@@ -31,6 +31,8 @@ struct RunOptions {
   bool show = false;  // its output goes where ours goes, rather than into `out` and `err`
   // Called with each piece of standard output as it comes; `out` holds all of it none the less.
   std::function<void(std::string_view)> on_output;
+  // Asked about twenty times a second while it runs; false ends it as its deadline would.
+  std::function<bool()> keep_on;
 };
 
 // Runs a program, words[0] looked up in PATH, in a process group of its own, and waits for its end. Never

@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 namespace limaquota {
@@ -16,7 +17,15 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Json = nlohmann::json;
 
+// A write that was refused is tried again at once when the guest goes on.
+constexpr std::chrono::milliseconds next_refusal{200};
 constexpr size_t longest_line = size_t{4} * 1024 * 1024;  // query-block of many disks is far below it
+
+// What answers need not be QEMU: a member of another type counts as absent.
+std::string text_of(const Json& object, const char* key, const char* absent) {
+  const auto found = object.is_object() ? object.find(key) : object.end();
+  return found != object.end() && found->is_string() ? found->get<std::string>() : absent;
+}
 
 }  // namespace
 
@@ -34,7 +43,8 @@ Qmp::Qmp(const std::filesystem::path& socket, std::chrono::milliseconds deadline
   while (::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     if (errno == EINTR) continue;
     if (errno != EAGAIN || Clock::now() >= until_) {
-      throw QmpError(fmt::format("{}: {}", name_, std::strerror(errno)));
+      const bool nobody = errno == ENOENT || errno == ECONNREFUSED || errno == ENOTSOCK;
+      throw QmpError(fmt::format("{}: {}", name_, std::strerror(errno)), nobody);
     }
     ::poll(nullptr, 0, 50);
   }
@@ -90,8 +100,7 @@ Json Qmp::ask(const std::string& command, const Json& arguments) {
     Json answer = next_line();
     if (const auto result = answer.find("return"); result != answer.end()) return *result;
     if (const auto error = answer.find("error"); error != answer.end()) {
-      throw QmpError(fmt::format("{}: {}: {}", name_, command,
-                                 error->is_object() ? error->value("desc", "refused") : "refused"));
+      throw QmpError(fmt::format("{}: {}: {}", name_, command, text_of(*error, "desc", "refused")));
     }
   }
 }
@@ -114,15 +123,34 @@ std::string_view to_string(GuestState state) {
 
 GuestState guest_state(Qmp& qmp) {
   const Json answer = qmp.ask("query-status");
-  const std::string status = answer.is_object() ? answer.value("status", "") : "";
+  const std::string status = text_of(answer, "status", "");
   if (status == "running") return GuestState::running;
   if (status == "shutdown" || status == "guest-panicked") return GuestState::ended;
   if (status != "io-error") return GuestState::paused;
   const Json blocks = qmp.ask("query-block");
   for (const Json& device : blocks) {
-    if (device.is_object() && device.value("io-status", "") == "nospace") return GuestState::no_space;
+    if (text_of(device, "io-status", "") == "nospace") return GuestState::no_space;
   }
   return GuestState::failed;
+}
+
+GuestAnswer ask_guest(const std::filesystem::path& socket, bool may_continue,
+                      std::chrono::milliseconds deadline) {
+  GuestAnswer answer;
+  try {
+    Qmp qmp(socket, deadline);
+    answer.state = guest_state(qmp);
+    if (answer.state != GuestState::no_space || !may_continue) return answer;
+    qmp.ask("cont");
+    answer.continued = true;
+    std::this_thread::sleep_for(next_refusal);
+    answer.paused_again = guest_state(qmp) == GuestState::no_space;
+  } catch (const QmpError& error) {
+    if (answer.continued) return answer;  // what it does by now is for the next who asks
+    answer.reached = error.nobody ? GuestAnswer::Reached::nobody : GuestAnswer::Reached::silent;
+    answer.why = error.what();
+  }
+  return answer;
 }
 
 }  // namespace limaquota

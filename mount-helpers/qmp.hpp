@@ -12,9 +12,11 @@
 
 namespace limaquota {
 
-// QEMU refused the command, did not answer in time, or is not there.
+// QEMU refused the command, did not answer in time, or is not there. The text is one line for people.
 struct QmpError : std::runtime_error {
-  using std::runtime_error::runtime_error;
+  explicit QmpError(const std::string& text, bool nobody_listens = false)
+      : std::runtime_error(text), nobody(nobody_listens) {}
+  bool nobody;  // no socket, or a stale one: no QEMU runs there
 };
 
 inline constexpr std::chrono::milliseconds qmp_deadline{5000};
@@ -43,7 +45,23 @@ class Qmp {
 // I/O error. paused: by somebody's hand.
 enum class GuestState { running, no_space, failed, paused, ended };
 std::string_view to_string(GuestState state);
-// Asks query-status and, where the guest was stopped by an I/O error, query-block.
+// Asks query-status and, where the guest was stopped by an I/O error, query-block. Throws QmpError.
 GuestState guest_state(Qmp& qmp);
+
+// What became of one short conversation with a guest's QEMU.
+struct GuestAnswer {
+  enum class Reached { yes, nobody, silent };
+  Reached reached = Reached::yes;   // nobody: no QEMU runs there; silent: something does, but gives no answer
+  GuestState state = GuestState::running;  // as found
+  bool continued = false;                  // it was paused for space, and was sent `cont`
+  bool paused_again = false;               // and met the next refusal at once
+  std::string why;                         // where it was not reached
+
+  bool is_paused() const { return reached == Reached::yes && state == GuestState::no_space; }
+};
+// Asks the guest's state and, where it is paused for space (never where it is paused for another reason) and
+// `may_continue`, sends `cont`. Takes at most the deadline. Thread safe.
+GuestAnswer ask_guest(const std::filesystem::path& socket, bool may_continue,
+                      std::chrono::milliseconds deadline = qmp_deadline);
 
 }  // namespace limaquota

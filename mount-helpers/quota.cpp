@@ -15,8 +15,10 @@
 #include <utility>
 
 #include "accounting/layout.hpp"
+#include "accounting/usage_text.hpp"
 #include "fs/fd.hpp"
 #include "mount-helpers/commands.hpp"
+#include "mount-helpers/home.hpp"
 
 namespace limaquota {
 namespace {
@@ -88,13 +90,23 @@ Lent::Lent(std::string home, std::string account, Bytes amount, std::chrono::sec
     : home_(std::move(home)), account_(std::move(account)) {
   before_ = read_limits(home_, account_);
   had_file_ = has_limit_file(home_, account_);
-  if (before_.limit.is_unlimited()) return;
-  Limits lent = before_;
+  again(amount, duration);
+}
+
+void Lent::again(Bytes amount, std::chrono::seconds duration) {
+  Limits lent = read_limits(home_, account_);
+  const std::optional<Loan> in_force = std::exchange(lent.loan, std::nullopt);
+  if (lent.limit.is_unlimited()) return;
   const int64_t now = std::time(nullptr);
+  const Snapshot snapshot = read_report(home_).snapshot;
+  if (const AccountFigures* figures = find_account(snapshot, account_)) {
+    const Bytes line = minus_or_zero(lent.effective_limit(now), lent.effective_control_reserve(now));
+    amount = plus_or_unlimited(amount, minus_or_zero(figures->used + figures->reserved, line));
+  }
   lent.loan = Loan{amount, now + duration.count()};
-  if (before_.loan && before_.loan->until > now) {
-    lent.loan->amount = std::max(lent.loan->amount, before_.loan->amount);
-    lent.loan->until = std::max(lent.loan->until, before_.loan->until);
+  if (in_force && in_force->until > now) {
+    lent.loan->amount = std::max(lent.loan->amount, in_force->amount);
+    lent.loan->until = std::max(lent.loan->until, in_force->until);
   }
   write_limits(home_, account_, lent);
   active_ = true;
@@ -103,21 +115,21 @@ Lent::Lent(std::string home, std::string account, Bytes amount, std::chrono::sec
 void Lent::end() {
   if (!active_) return;
   active_ = false;
-  if (!had_file_) {
-    remove_limits(home_, account_);
-    return;
-  }
   Limits now = read_limits(home_, account_);  // somebody may have set another limit meanwhile
   now.loan = before_.loan;
   if (now.loan && now.loan->until <= std::time(nullptr)) now.loan.reset();
-  write_limits(home_, account_, now);
+  if (!had_file_ && now == before_) {
+    remove_limits(home_, account_);
+  } else {
+    write_limits(home_, account_, now);
+  }
 }
 
 Lent::~Lent() {
   try {
     end();
   } catch (const std::exception& error) {
-    fmt::print(stderr, "limaquota: the loan to {} ends by its time: {}\n", account_, error.what());
+    fmt::print(stderr, "limaquota: the loan to {} ends by its time: {}\n", escape_name(account_), error.what());
   }
 }
 

@@ -20,17 +20,22 @@ void write_limit(const std::string& home, const std::string& account, Bytes limi
 // The account goes back to the default. No error where it has no file. Throws Refusal.
 void remove_limits(const std::string& home, const std::string& account);
 
-// A loan: bytes added to the account's limit while this object lives. It ends by itself at `duration` from
-// its making, whatever becomes of this process: the daemon sees to that. Not thread safe.
+// A loan: room lent to an account while this object lives. It ends by itself at `duration` from the last
+// lending, whatever becomes of this process: the daemon sees to that. Not thread safe.
 class Lent {
  public:
-  // Throws Refusal. An account without a limit gets no loan, and a loan somebody else gave is kept where it
-  // is larger or longer.
+  // Adds to the account's limit what makes a disk write of `amount` fit its budget: `amount`, and what the
+  // account holds beyond its disk line, as one that is `over` does. An account without a limit gets no loan;
+  // a loan that is in force already is kept where it is larger or longer. Throws Refusal.
   Lent(std::string home, std::string account, Bytes amount, std::chrono::seconds duration);
   ~Lent();  // ends the loan; an error is printed, for the loan then ends by its time
   Lent(const Lent&) = delete;
   Lent& operator=(const Lent&) = delete;
 
+  // Lends once more, where the first loan was used up. Throws Refusal.
+  void again(Bytes amount, std::chrono::seconds duration);
+  // False where the account has no limit, so that there was nothing to lend.
+  bool is_active() const { return active_; }
   // Ends the loan now. Throws Refusal.
   void end();
 
