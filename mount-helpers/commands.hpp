@@ -24,5 +24,8 @@ void add_umount(CLI::App& program, int& status);
 void add_status(CLI::App& program, int& status);
 void add_set(CLI::App& program, int& status);
 void add_metrics(CLI::App& program, int& status);
+void add_resume(CLI::App& program, int& status);
+void add_stop(CLI::App& program, int& status);
+void add_watch(CLI::App& program, int& status);
 
 }  // namespace limaquota

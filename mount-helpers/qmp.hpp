@@ -51,7 +51,7 @@ GuestState guest_state(Qmp& qmp);
 // What became of one short conversation with a guest's QEMU.
 struct GuestAnswer {
   enum class Reached { yes, nobody, silent };
-  Reached reached = Reached::yes;   // nobody: no QEMU runs there; silent: something does, but gives no answer
+  Reached reached = Reached::yes;  // nobody: no QEMU runs there; silent: something does, but gives no answer
   GuestState state = GuestState::running;  // as found
   bool continued = false;                  // it was paused for space, and was sent `cont`
   bool paused_again = false;               // and met the next refusal at once

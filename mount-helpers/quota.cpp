@@ -129,7 +129,8 @@ Lent::~Lent() {
   try {
     end();
   } catch (const std::exception& error) {
-    fmt::print(stderr, "limaquota: the loan to {} ends by its time: {}\n", escape_name(account_), error.what());
+    fmt::print(stderr, "limaquota: the loan to {} ends by its time: {}\n", escape_name(account_),
+               error.what());
   }
 }
 

@@ -1,8 +1,10 @@
-// limaquota set NAME SIZE|max, limaquota set --all virtual
+// limaquota set NAME SIZE|max [--strict], limaquota set --all virtual [--strict]
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cctype>
+#include <chrono>
+#include <cstdio>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,13 +14,16 @@
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/lima_vms.hpp"
 #include "mount-helpers/quota.hpp"
+#include "mount-helpers/resume.hpp"
 
 namespace limaquota {
 namespace {
 
 constexpr std::string_view default_name = "_default";
 constexpr std::string_view host_name = "_host";
+constexpr std::chrono::milliseconds resume_deadline{3000};
 const std::string disk_prefix = std::string(disks_directory) + "/";
 
 struct SetArguments {
@@ -26,6 +31,7 @@ struct SetArguments {
   std::string size;
   std::string all;
   std::string home;
+  bool strict = false;
 };
 
 Bytes parse_limit(const std::string& text, bool may_be_unlimited) {
@@ -46,6 +52,11 @@ void warn_if_below(const AccountFigures& account, Bytes limit) {
              escape_name(account.name), format_size(account.used), format_size(limit));
 }
 
+Bytes without_loan(const AccountFigures& account) {
+  return account.limit.is_unlimited() ? account.limit
+                                      : minus_or_zero(account.limit, account.loan.value_or(Bytes(0)));
+}
+
 void set_account(const std::string& home, const AccountFigures& account, Bytes limit) {
   write_limit(home, account.name, limit);
   fmt::print("{}: limit {} (was {}), used {}\n", escape_name(account.name), format_size(limit),
@@ -61,6 +72,16 @@ const AccountFigures* attached_to(const Snapshot& snapshot, const std::string& d
     }
   }
   return nullptr;
+}
+
+// Throws Refusal where there is nothing of that name.
+void require_known(const Snapshot& snapshot, const std::string& name) {
+  const bool disk = name.starts_with(disk_prefix);
+  const bool known = name == host_name || name == default_name || find_account(snapshot, name) != nullptr ||
+                     (disk && attached_to(snapshot, name) != nullptr);
+  if (known) return;
+  throw Refusal(fmt::format("no {} '{}'; there are: {}", disk ? "disk" : "VM", escape_name(name),
+                            names_of(snapshot, disk ? is_disk : is_vm)));
 }
 
 void set_one(const std::string& home, const Snapshot& snapshot, const SetArguments& arguments) {
@@ -80,22 +101,86 @@ void set_one(const std::string& home, const Snapshot& snapshot, const SetArgumen
     write_limit(home, name, limit);
     fmt::print("{}: limit {} when it is detached; now it is attached to {} and counts there\n",
                escape_name(name), format_size(limit), escape_name(vm->name));
-  } else {
-    const bool disk = name.starts_with(disk_prefix);
-    throw Refusal(fmt::format("no {} '{}'; there are: {}", disk ? "disk" : "VM", escape_name(name),
-                              names_of(snapshot, disk ? is_disk : is_vm)));
   }
+}
+
+// Why --all virtual leaves an account alone; nothing where it does not.
+std::optional<std::string_view> why_left_alone(const AccountFigures& account) {
+  if (account.state == AccountState::outside) return "it leads out of the home";
+  if (account.virtual_size.count() == 0) return "it has no disk yet";
+  return std::nullopt;
 }
 
 void set_all_to_virtual(const std::string& home, const Snapshot& snapshot) {
   for (const AccountFigures& account : snapshot.accounts) {
     if (!is_vm(account)) continue;
-    if (account.state == AccountState::outside || account.virtual_size.count() == 0) {
-      fmt::print("{}: left alone, {}\n", escape_name(account.name),
-                 account.state == AccountState::outside ? "it leads out of the home" : "it has no disk yet");
-      continue;
+    if (const auto why = why_left_alone(account)) {
+      fmt::print("{}: left alone, {}\n", escape_name(account.name), *why);
+    } else {
+      set_account(home, account, account.virtual_size);
     }
-    set_account(home, account, account.virtual_size);
+  }
+}
+
+// The account's limit, loan aside, as it will be.
+Bytes limit_after(const AccountFigures& account, const SetArguments& arguments) {
+  if (!arguments.all.empty()) {
+    return is_vm(account) && !why_left_alone(account) ? account.virtual_size : without_loan(account);
+  }
+  const bool meant = arguments.name == account.name ||
+                     (arguments.name == default_name && is_vm(account) && !account.has_limit_file);
+  return meant ? parse_limit(arguments.size, true) : without_loan(account);
+}
+
+// The host's figures as they will be.
+HostFigures host_after(const Snapshot& snapshot, const SetArguments& arguments) {
+  HostFigures host = snapshot.host;
+  if (arguments.name == host_name) host.reserve = parse_limit(arguments.size, false);
+  const auto growth = [](const AccountFigures& account, Bytes limit) {
+    return minus_or_zero(std::min(limit, account.virtual_size), account.used);
+  };
+  for (const AccountFigures& account : snapshot.accounts) {
+    const Bytes limit = plus_or_unlimited(limit_after(account, arguments), account.loan.value_or(Bytes(0)));
+    // A disk that is attached is part of its VM's growth.
+    if (limit == account.limit || (is_disk(account) && attached_to(snapshot, account.name))) continue;
+    const Bytes others = minus_or_zero(host.worst_case, growth(account, account.limit));
+    host.worst_case = plus_or_unlimited(others, growth(account, limit));
+  }
+  host.overcommit = minus_or_zero(host.worst_case, minus_or_zero(host.free, host.reserve));
+  return host;
+}
+
+// Throws Refusal where the limits could exceed what the host can give, and must not.
+void check_overcommit(const Snapshot& snapshot, const SetArguments& arguments) {
+  const HostFigures host = host_after(snapshot, arguments);
+  if (host.overcommit.count() == 0) return;
+  const std::string text = fmt::format(
+      "all limits together let the VMs grow by {}, {} more than the host can give ({} free, {} of it the "
+      "reserve)",
+      format_size(host.worst_case), format_size(host.overcommit), format_size(host.free),
+      format_size(host.reserve));
+  if (arguments.strict) {
+    throw Refusal(text + "; nothing was changed: free space or lower other limits, or leave --strict out");
+  }
+  fmt::print(stderr, "warning: {}: it may be full before the limits are met\n", text);
+}
+
+// The VMs whose room the change may have made larger go on, where they were paused for space. That a QEMU
+// does not answer is no failure of this command.
+void resume_after(const std::string& home, const SetArguments& arguments) {
+  std::vector<LimaVm> vms = lima_vms(home);
+  const bool all = !arguments.all.empty() || arguments.name == default_name || arguments.name == host_name;
+  if (!all) std::erase_if(vms, [&](const LimaVm& vm) { return vm.name != arguments.name; });
+  if (vms.empty()) return;
+  const Snapshot snapshot = read_report(home).snapshot;
+  std::fflush(stdout);
+  for (const Resumption& resumption : resume_vms(vms, snapshot, resume_deadline)) {
+    const AccountFigures* account = find_account(snapshot, resumption.vm.name);
+    const bool silent = resumption.answer.reached == GuestAnswer::Reached::silent;
+    if (silent ? account == nullptr || account->refused_writes == 0 : !resumption.answer.is_paused())
+      continue;
+    fmt::print(resumption.is_resumed() ? stdout : stderr, "{}: {}{}\n", escape_name(resumption.vm.name),
+               silent ? "it may be paused for space; " : "", text_of(resumption, snapshot));
   }
 }
 
@@ -108,11 +193,14 @@ void run_set(const SetArguments& arguments) {
     parse_limit(arguments.size, arguments.name != host_name);  // wrong use shows before anything is read
   const std::string home = choose_home(arguments.home);
   const Report report = read_report(home);
+  if (one) require_known(report.snapshot, arguments.name);
+  check_overcommit(report.snapshot, arguments);
   if (one) {
     set_one(home, report.snapshot, arguments);
   } else {
     set_all_to_virtual(home, report.snapshot);
   }
+  resume_after(home, arguments);
 }
 
 }  // namespace
@@ -132,14 +220,17 @@ void add_set(CLI::App& program, int&) {
   command->add_option("--all", arguments->all, "Each VM's limit becomes the virtual size of its disks")
       ->option_text("virtual")
       ->check(CLI::IsMember({"virtual"}));
+  command->add_flag("--strict", arguments->strict,
+                    "Change nothing where all limits together could exceed what the host can give; else that "
+                    "is a warning");
   command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
       ->option_text("DIR");
   command->footer(
       "The limit is in force when the command returns, and stays. A limit below what is used is accepted: "
-      "the VM "
-      "may then only overwrite and free.\n"
+      "the VM may then only overwrite and free. A VM that was paused for space and now has room goes on.\n"
       "Examples:\n"
       "  limaquota set kernel-build 15GiB\n"
+      "  limaquota set kernel-build 15GiB --strict\n"
       "  limaquota set kernel-build max\n"
       "  limaquota set _default 20GiB\n"
       "  limaquota set _host 5GiB\n"

@@ -1,0 +1,203 @@
+// limaquota stop VM [--lend SIZE] [--home DIR]
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "accounting/size_text.hpp"
+#include "accounting/usage_text.hpp"
+#include "mount-helpers/commands.hpp"
+#include "mount-helpers/end_signals.hpp"
+#include "mount-helpers/home.hpp"
+#include "mount-helpers/lima_vms.hpp"
+#include "mount-helpers/process.hpp"
+#include "mount-helpers/quota.hpp"
+#include "mount-helpers/resume.hpp"
+
+namespace limaquota {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::seconds loan_duration{600};  // Lima gives a guest three minutes
+constexpr std::chrono::milliseconds between_looks{1000};
+constexpr std::chrono::milliseconds quick{1000};
+constexpr unsigned most_loans = 2;
+
+struct StopArguments {
+  std::string name;
+  std::string lend = "256MiB";
+  std::string home;
+};
+
+// Keeps a guest going while it shuts down: lends it room where it is paused for space, and lets it go on.
+class Keeper {
+ public:
+  Keeper(std::string home, LimaVm vm, Bytes amount)
+      : home_(std::move(home)), vm_(std::move(vm)), amount_(amount) {}
+
+  // Before the stop. Throws Refusal where the guest is, or may be, paused for space and cannot be helped:
+  // stopping it now would lose what it has not written.
+  void prepare() {
+    const Snapshot snapshot = read_report(home_).snapshot;
+    const AccountFigures* account = find_account(snapshot, vm_.name);
+    const GuestAnswer answer = ask_guest(vm_.qmp_socket(), false);
+    if (answer.reached == GuestAnswer::Reached::silent && account != nullptr && account->refused_writes > 0) {
+      throw Refusal(fmt::format("{} may be paused for space, and then loses data when it is stopped: {}",
+                                name(), answer.why));
+    }
+    if (!answer.is_paused()) {
+      if (account != nullptr) refused_ = account->refused_writes;
+      return;
+    }
+    while (!help() && why_helpless_.empty()) {
+    }
+    if (!why_helpless_.empty()) {
+      throw Refusal(
+          fmt::format("{} is paused for space and would lose data when stopped; {}", name(), why_helpless_));
+    }
+  }
+
+  // Now and then during the stop.
+  void look() {
+    if (!why_helpless_.empty() || Clock::now() < next_) return;
+    next_ = Clock::now() + between_looks;
+    try {
+      const Snapshot snapshot = read_report(home_).snapshot;
+      const AccountFigures* account = find_account(snapshot, vm_.name);
+      if (account == nullptr || account->refused_writes == refused_) return;
+      if (!ask_guest(vm_.qmp_socket(), false, quick).is_paused()) return;
+      help();
+    } catch (const Refusal& refusal) {
+      why_helpless_ = refusal.what();
+    }
+    if (!why_helpless_.empty()) {
+      fmt::print(stderr, "{}: paused for space again while it shuts down; {}\n", name(), why_helpless_);
+    }
+  }
+
+  // Ends the loans; says so.
+  void end() {
+    if (!lent_ || !lent_->is_active()) return;
+    lent_->end();
+    fmt::print("{}: the loan has ended\n", name());
+  }
+
+ private:
+  std::string name() const { return escape_name(vm_.name); }
+
+  // The guest is paused for space. True where it goes on; false where it must be tried again, or, with the
+  // reason in why_helpless_, cannot be helped.
+  bool help() {
+    Snapshot snapshot = read_report(home_).snapshot;
+    if (const AccountFigures* account = find_account(snapshot, vm_.name); account != nullptr) {
+      refused_ = account->refused_writes;
+      if (account->writable < amount_ && loans_ < most_loans) {
+        lend();
+        snapshot = read_report(home_).snapshot;
+        account = find_account(snapshot, vm_.name);
+      }
+      if (!has_room(account)) {
+        why_helpless_ = why_no_room(*account, snapshot.host);
+        return false;
+      }
+    }
+    const GuestAnswer answer = ask_guest(vm_.qmp_socket(), true);
+    if (answer.reached == GuestAnswer::Reached::silent) why_helpless_ = answer.why;
+    if (answer.paused_again && loans_ == most_loans) {
+      why_helpless_ = fmt::format("{} loans of {} are used up: lend it more (--lend SIZE)", most_loans,
+                                  format_size(amount_));
+    }
+    return answer.reached != GuestAnswer::Reached::silent && !answer.paused_again;
+  }
+
+  void lend() {
+    ++loans_;
+    if (lent_) {
+      lent_->again(amount_, loan_duration);
+    } else {
+      lent_.emplace(home_, vm_.name, amount_, loan_duration);
+    }
+    if (lent_->is_active()) {
+      fmt::print("{}: paused for space; lent {}\n", name(), format_size(amount_));
+      std::fflush(stdout);
+    }
+  }
+
+  std::string home_;
+  LimaVm vm_;
+  Bytes amount_;
+  std::optional<Lent> lent_;
+  unsigned loans_ = 0;
+  uint64_t refused_ = 0;  // as counted when it was last helped: none since, so it is not paused again
+  Clock::time_point next_;
+  std::string why_helpless_;
+};
+
+void warn_if_over(const std::string& home, const std::string& name) {
+  const Snapshot snapshot = read_report(home).snapshot;
+  const AccountFigures* account = find_account(snapshot, name);
+  if (account == nullptr || account->used <= account->limit) return;
+  fmt::print(
+      stderr,
+      "warning: {0} occupies {1}, more than its limit of {2}: raise the limit before it is started, or "
+      "free space in it (limaquota reclaim {0} --offline)\n",
+      escape_name(name), format_size(account->used), format_size(account->limit));
+}
+
+int run_stop(const StopArguments& arguments) {
+  const std::optional<Bytes> amount = parse_size(arguments.lend);
+  if (!amount || amount->count() == 0) {
+    throw WrongUse(fmt::format("--lend: '{}' is no size; write 256MiB or 1GiB", escape_name(arguments.lend)));
+  }
+  const std::string home = real_path(choose_home(arguments.home));
+  const LimaVm vm = find_lima_vm(home, arguments.name);
+  if (!find_program("limactl")) throw Refusal("there is no limactl in $PATH, which stops VMs: install Lima");
+  EndSignals signals;
+  Keeper keeper(home, vm, *amount);
+  keeper.prepare();
+  RunOptions options;
+  options.environment = {"LIMA_HOME=" + home};
+  options.show = true;
+  options.keep_on = [&] {
+    keeper.look();
+    return !signals.came();
+  };
+  std::fflush(stdout);
+  const Ended ended = signals.came() ? Ended() : run_program({"limactl", "stop", vm.name}, options);
+  keeper.end();
+  if (signals.came()) throw Refusal(fmt::format("interrupted: {} may not be stopped", escape_name(vm.name)));
+  if (!ended.ok()) {
+    throw Refusal(fmt::format("limactl stop {}: {}", escape_name(vm.name), ended.complaint()));
+  }
+  warn_if_over(home, vm.name);
+  return 0;
+}
+
+}  // namespace
+
+void add_stop(CLI::App& program, int& status) {
+  CLI::App* command =
+      program.add_subcommand("stop", "Stop a VM without loss, also where it is paused for space");
+  auto arguments = std::make_shared<StopArguments>();
+  command->add_option("VM", arguments->name, "The VM")->option_text("NAME")->required();
+  command->add_option("--lend", arguments->lend, "How much room a paused VM is lent, twice at most")
+      ->option_text("SIZE")
+      ->capture_default_str();
+  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
+      ->option_text("DIR");
+  command->footer(
+      "A paused guest cannot shut down: after three minutes Lima kills it, and what it has not written is "
+      "lost. So it is lent room for the time of its shutdown, told to go on, and stopped by \"limactl "
+      "stop\"; "
+      "then the loan ends, also where this command is interrupted.\n"
+      "Examples:\n"
+      "  limaquota stop kernel-build\n"
+      "  limaquota stop kernel-build --lend 1GiB");
+  command->callback([arguments, &status] { status = run_stop(*arguments); });
+}
+
+}  // namespace limaquota

@@ -1,0 +1,102 @@
+// limaquota watch [--json] [--on-event CMD] [--home DIR]
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mount-helpers/commands.hpp"
+#include "mount-helpers/end_signals.hpp"
+#include "mount-helpers/events_hooks.hpp"
+#include "mount-helpers/home.hpp"
+#include "mount-helpers/watch_levels.hpp"
+#include "mount-helpers/watch_pauses.hpp"
+
+namespace limaquota {
+namespace {
+
+constexpr std::chrono::milliseconds between_looks{1000};
+
+struct WatchArguments {
+  std::string home;
+  std::string command;
+  bool json = false;
+};
+
+// Reads the figures again and again; tells once where that fails, and once where it works again.
+class Reader {
+ public:
+  explicit Reader(std::string home) : home_(std::move(home)) {}
+
+  std::optional<Snapshot> read() {
+    try {
+      Snapshot snapshot = read_report(home_).snapshot;
+      if (!trouble_.empty()) fmt::print(stderr, "limaquota: {} answers again\n", home_);
+      trouble_.clear();
+      return snapshot;
+    } catch (const Refusal& refusal) {
+      if (trouble_ != refusal.what()) fmt::print(stderr, "limaquota: waiting: {}\n", refusal.what());
+      trouble_ = refusal.what();
+      return std::nullopt;
+    }
+  }
+
+ private:
+  std::string home_;
+  std::string trouble_;
+};
+
+void tell(const Event& event, bool json, EventHooks& hooks) {
+  fmt::print("{}\n", json ? event_json(event) : event_line(event));
+  if (std::fflush(stdout) != 0) throw Refusal("cannot write to standard output");
+  hooks.tell(event);
+}
+
+void run_watch(const WatchArguments& arguments) {
+  const std::string home = real_path(choose_home(arguments.home));
+  EndSignals signals;  // before the hooks' thread
+  EventHooks hooks(arguments.command);
+  Reader reader(home);
+  WatchLevels levels;
+  WatchPauses pauses(home);
+  do {
+    const std::optional<Snapshot> snapshot = reader.read();
+    if (!snapshot) continue;
+    for (const Event& event : levels.look(*snapshot)) tell(event, arguments.json, hooks);
+    for (const Event& event : pauses.look(*snapshot, WatchPauses::Clock::now())) {
+      tell(event, arguments.json, hooks);
+    }
+  } while (!signals.came(between_looks));
+}
+
+}  // namespace
+
+void add_watch(CLI::App& program, int&) {
+  CLI::App* command =
+      program.add_subcommand("watch", "Tell of VMs close to their limit, and resume paused ones");
+  auto arguments = std::make_shared<WatchArguments>();
+  command->add_flag("--json", arguments->json, "A line of JSON for each event, in bytes; null means max");
+  command->add_option("--on-event", arguments->command, "Run by sh for each event; see below")
+      ->option_text("CMD");
+  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
+      ->option_text("DIR");
+  command->footer(
+      "Runs until it is ended. Prints a line for each event: warn (close to the limit), full (the limit is "
+      "used "
+      "up), host_full (the host has only its reserve left), paused, resumed. A VM that was paused for space "
+      "is resumed when it can write at least 256 MiB and 1 % of its limit, at most once a minute. Where "
+      "notify-send is installed the desktop shows the events. An unmounted home is waited for.\n"
+      "CMD finds in its environment LIMAQUOTA_EVENT, LIMAQUOTA_VM (_host for host_full), LIMAQUOTA_TIME, "
+      "LIMAQUOTA_STATE, LIMAQUOTA_USED, LIMAQUOTA_LIMIT, LIMAQUOTA_WRITABLE, LIMAQUOTA_HOST_FREE and "
+      "LIMAQUOTA_HOST_RESERVE, in bytes or max; it is ended after 30 s.\n"
+      "Examples:\n"
+      "  limaquota watch\n"
+      "  limaquota watch --on-event 'logger \"$LIMAQUOTA_VM: $LIMAQUOTA_EVENT\"'\n"
+      "  limaquota watch --json | jq 'select(.event == \"paused\")'");
+  command->callback([arguments] { run_watch(*arguments); });
+}
+
+}  // namespace limaquota
