@@ -212,9 +212,16 @@ class Home:
         with open(os.path.join(self.directory, "log"), encoding="utf-8", errors="replace") as file:
             return file.read()
 
-    def account(self, name):
+    def usage(self):
         with open(os.path.join(self.mountpoint, ".usage", "_all.json"), encoding="utf-8") as file:
-            return next(account for account in json.load(file)["accounts"] if account["name"] == name)
+            return json.load(file)
+
+    def account(self, name):
+        return next(account for account in self.usage()["accounts"] if account["name"] == name)
+
+    def reserve_of_full_host(self):
+        """A host reserve in bytes that leaves disks nothing, and control files something (a quarter of it holds)."""
+        return self.usage()["host"]["free"] * 2
 
     def check_figures(self):
         """used == du, of the account and of its disk; the backing filesystem may still settle for a moment."""
@@ -233,6 +240,9 @@ class Home:
         for vm in self._vms:
             vm.stop()
         self.check_figures()
+        self.unmount()
+
+    def unmount(self):
         self.run("umount", self.mountpoint)
         expect(self._daemon.wait(DEADLINE) == 0, f"the daemon ended with {self._daemon.returncode}: {self.log()}")
         self._daemon = None

@@ -1,0 +1,96 @@
+"""`limaquota set`: what it accepts, and that it warns of, or refuses, limits that the host cannot give."""
+import os
+import subprocess
+
+from harness import MIB, expect
+
+GIB = 1024 * MIB
+
+
+def run(home, *words, status=0):
+    """(standard output, standard error)"""
+    result = subprocess.run([home.limaquota, "set", *words, "--home", home.mountpoint], capture_output=True, text=True,
+                            check=False, timeout=60)
+    expect(result.returncode == status, f"set {words}: status {result.returncode}: {result.stdout}{result.stderr}")
+    return result.stdout, result.stderr
+
+
+def set_reserve(home, room):
+    """Leaves the host so much room beyond its reserve."""
+    home.run("set", "_host", str(home.usage()["host"]["free"] - room), "--home", home.mountpoint)
+
+
+def test_sizes_that_are_none_are_wrong_use_and_change_nothing(new_home):
+    home = new_home(in_place=True)
+    home.add_vm("vm", "raw", 1, 64)
+    home.mount()
+    run(home, "vm", "40MiB")
+    for size in ("15 parsecs", "-1", "1e3G", "99999999999T", "", " ", "G", "1.", "0x10", "40MiB\n50MiB", "nan", "max1"):
+        for words in (("vm", size), ("_host", size), ("vm", size, "--strict")):
+            _, complaint = run(home, *words, status=2)
+            expect(len(complaint) > 0, f"{size!r} is refused without a word")
+    run(home, "_host", "max", status=2)
+    expect(home.account("vm")["limit"] == 40 * MIB, "the limit was changed")
+    home.close()
+
+
+def test_names_that_are_none_are_refused_and_those_there_are_named(new_home):
+    home = new_home(in_place=True)
+    home.add_vm("vm", "raw", 1, 64)
+    home.mount()
+    for name in ("nix", "../vm", "_disks/nix", "_usage", "vm/disk", "n\nx"):
+        _, complaint = run(home, name, "1GiB", status=1)
+        expect(complaint.count("\n") == 1 and "there are: " in complaint, f"{name!r}: {complaint!r}")
+    home.close()
+
+
+def test_limits_beyond_what_the_host_can_give_are_warned_of(new_home):
+    home = new_home(in_place=True)
+    home.add_vm("a", "raw", 1, 8 * 1024)
+    home.add_vm("b", "raw", 1, 8 * 1024)
+    home.mount()
+    run(home, "a", "1GiB")
+    run(home, "b", "1GiB")
+    set_reserve(home, 3 * GIB)
+    expect(run(home, "a", "1.5GiB")[1] == "", "2.5 GiB fit into 3 GiB")
+    _, warning = run(home, "a", "4GiB")
+    expect(warning.startswith("warning: all limits together let the VMs grow by ") and warning.count("\n") == 1,
+           f"warns: {warning!r}")
+    host = home.usage()["host"]
+    expect(abs(host["worst_case"] - 5 * GIB) < 64 * MIB and host["overcommit"] > 0, f"4 GiB and 1 GiB: {host}")
+    expect("grow by 5 GiB, " in warning or "grow by 4.9 GiB, " in warning, f"the figures: {warning!r}")
+    expect(home.account("a")["limit"] == 4 * GIB, "the limit is set all the same")
+    # Beyond the virtual size a limit lets nothing grow.
+    _, warning = run(home, "b", "max")
+    expect("grow by 12 GiB, " in warning or "grow by 11.9 GiB, " in warning, f"4 GiB and 8 GiB virtual: {warning!r}")
+    home.close()
+
+
+def test_strict_refuses_them_and_changes_nothing(new_home):
+    home = new_home(in_place=True)
+    for name in ("a", "b"):
+        home.add_vm(name, "raw", 1, 8 * 1024)
+    home.mount()
+    run(home, "_default", "1GiB")
+    set_reserve(home, 3 * GIB)
+    before = home.usage()["host"]
+    for words in (("a", "4GiB"), ("a", "max"), ("_default", "2GiB"), ("--all", "virtual"),
+                  ("_host", str(before["free"] - GIB))):
+        _, complaint = run(home, *words, "--strict", status=1)
+        expect("nothing was changed" in complaint and complaint.count("\n") == 1, f"{words}: {complaint!r}")
+    files = os.listdir(os.path.join(home.mountpoint, ".quota"))
+    expect(not {"a", "b"} & set(files), f"a limit file was made: {files}")
+    after = home.usage()["host"]
+    expect(after["limits"] == before["limits"] and after["reserve"] == before["reserve"], f"{before} became {after}")
+    run(home, "a", "1.5GiB", "--strict")
+    expect(home.account("a")["limit"] == GIB * 3 // 2, "what fits is set")
+    home.close()
+
+
+def test_not_mounted_is_said(new_home):
+    home = new_home(in_place=True)
+    home.add_vm("vm", "raw", 1, 64)
+    _, complaint = run(home, "vm", "1GiB", status=1)
+    expect("is not mounted: run" in complaint, complaint)
+    home.mount()
+    home.close()

@@ -1,0 +1,72 @@
+"""What may sit at a qmp.sock instead of a QEMU that answers, for tests."""
+import contextlib
+import os
+import socket
+import threading
+
+
+@contextlib.contextmanager
+def silent_socket(path):
+    """Somebody listens and accepts, and never says a word."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen(8)
+        yield
+    os.unlink(path)
+
+
+@contextlib.contextmanager
+def talking_socket(path, text):
+    """Somebody who says `text` to each client, whatever it says."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen(8)
+        clients = []
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    clients.append(client)
+                    client.sendall(text)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield
+        listener.shutdown(socket.SHUT_RDWR)
+        for client in clients:
+            client.close()
+    os.unlink(path)
+
+
+def stale_socket(path):
+    """What a QEMU that was killed leaves behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+
+
+@contextlib.contextmanager
+def holding_client(path):
+    """Another client that has QMP and does not let go."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(path)
+        client.recv(65536)  # the greeting: it is this one's turn
+        yield
+
+
+@contextlib.contextmanager
+def counting_socket(path):
+    """Somebody who accepts and says nothing; gives a function that tells how many came."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen(8)
+        clients = []
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    clients.append(listener.accept())
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield lambda: len(clients)
+        listener.shutdown(socket.SHUT_RDWR)
+    os.unlink(path)

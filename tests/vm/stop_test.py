@@ -1,0 +1,227 @@
+"""`limaquota stop`: a VM that is paused for space is lent room, goes on, and is stopped by limactl."""
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+
+import qmp_peers
+from harness import HELPERS, Skip, expect, wait_for
+
+# A stand-in for limactl: says what it was called with, waits until the guest has written everything, as a guest
+# that shuts down writes what it still holds, and ends QEMU.
+LIMACTL = """#!/bin/sh
+echo "$LIMA_HOME: $*" >>"{record}"
+[ "$1" = stop ] || exit 9
+until grep -q DONE "$LIMA_HOME/$2/serial.log"; do sleep 0.1; done
+exec python3 {helpers}/qmp.py "$LIMA_HOME/$2/qmp.sock" quit
+"""
+
+
+class Stop:
+    """The command with a stand-in limactl first in PATH."""
+
+    def __init__(self, home, script=LIMACTL):
+        self.home = home
+        self.record = os.path.join(home.directory, "record")
+        path = os.path.join(home.directory, "bin")
+        os.mkdir(path)
+        with open(os.path.join(path, "limactl"), "w", encoding="utf-8") as file:
+            file.write(script.format(record=self.record, helpers=os.path.abspath(HELPERS)))
+            os.fchmod(file.fileno(), stat.S_IRWXU)
+        self._path = f"{path}:{os.environ['PATH']}"
+
+    def start(self, *words):
+        return subprocess.Popen([self.home.limaquota, "stop", *words, "--home", self.home.mountpoint], text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                env=dict(os.environ, PATH=self._path))
+
+    def run(self, *words, status=0):
+        process = self.start(*words)
+        text, _ = process.communicate(timeout=110)
+        expect(process.returncode == status, f"stop {' '.join(words)}: status {process.returncode}: {text}")
+        return text
+
+    def recorded(self):
+        with contextlib.suppress(FileNotFoundError), open(self.record, encoding="utf-8") as file:
+            return file.read().splitlines()
+        return []
+
+
+def limits(home, name="vm"):
+    with open(os.path.join(home.mountpoint, ".quota", name), encoding="utf-8") as file:
+        return file.read()
+
+
+def paused(new_home, mib=24):
+    home = new_home(in_place=True)
+    vm = home.add_vm("vm", "raw", mib, 256)
+    home.mount()
+    home.run("set", "vm", "32MiB", "--home", home.mountpoint)
+    vm.start()
+    vm.wait_paused()
+    return home, vm
+
+
+def ended(vm):
+    """QEMU ended by itself."""
+    vm.process.communicate(timeout=60)
+    expect(vm.process.returncode == 0, f"QEMU ended with {vm.process.returncode}")
+    vm.process = None
+
+
+def test_a_paused_vm_is_lent_room_and_stopped_and_the_loan_ends(new_home):
+    home, vm = paused(new_home)
+    before = limits(home)
+    stop = Stop(home)
+    text = stop.run("vm")
+    expect("vm: paused for space; lent 256 MiB\n" in text and "vm: the loan has ended\n" in text, text)
+    expect("warning: vm occupies" in text, f"says that it is over its limit now: {text}")
+    expect(stop.recorded() == [f"{home.mountpoint}: stop vm"], f"limactl was called with {stop.recorded()}")
+    expect(limits(home) == before, f"the limits are not what they were: {limits(home)}")
+    ended(vm)
+    vm.verify()
+    home.close()
+
+
+def test_a_vm_that_runs_is_lent_nothing(new_home):
+    home = new_home(in_place=True)
+    vm = home.add_vm("vm", "raw", 1, 64)
+    home.mount()
+    vm.start()
+    vm.wait_done()
+    stop = Stop(home)
+    text = stop.run("vm")
+    expect("lent" not in text and len(stop.recorded()) == 1, text)
+    expect(not os.path.exists(os.path.join(home.mountpoint, ".quota", "vm")), "it got a limit file")
+    ended(vm)
+    home.close()
+
+
+def test_one_that_pauses_again_is_lent_once_more(new_home):
+    home, vm = paused(new_home, 48)
+    text = Stop(home).run("vm", "--lend", "20MiB")
+    expect(text.count("lent 20 MiB") == 2, f"lent twice: {text}")
+    ended(vm)
+    vm.verify()
+    home.close()
+
+
+def test_two_loans_that_are_used_up_are_the_last(new_home):
+    home, vm = paused(new_home, 96)
+    before = limits(home)
+    stop = Stop(home)
+    process = stop.start("vm", "--lend", "16MiB")
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "would lose data" in line:
+            break
+        if "paused for space again" in line:  # limactl waits for a guest that is paused
+            process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    text = "".join(lines)
+    expect(process.returncode == 1 and text.count("lent 16 MiB") == 2, f"{process.returncode}: {text}")
+    expect("paused for space again" in text or "would lose data" in text, f"says that it is paused: {text}")
+    expect(limits(home) == before, f"the limits are not what they were: {limits(home)}")
+    home.run("set", "vm", "max", "--home", home.mountpoint)
+    vm.wait_done()
+    vm.verify()
+    home.close()
+
+
+def ends_the_loan_on(new_home, number):
+    home, vm = paused(new_home)
+    before = limits(home)
+    stop = Stop(home, "#!/bin/sh\necho called >>{record}\nexec sleep 300\n")
+    process = stop.start("vm")
+    wait_for(stop.recorded, "limactl is called")
+    expect("loan" in limits(home), "a loan is in force")
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=60)
+    expect(process.returncode == 1 and "interrupted" in text, f"{process.returncode}: {text}")
+    expect(limits(home) == before, f"the limits are not what they were: {limits(home)}")
+    home.run("set", "vm", "max", "--home", home.mountpoint)
+    vm.wait_done()
+    vm.verify()
+    home.close()
+
+
+def test_interrupted_it_ends_the_loan(new_home):
+    ends_the_loan_on(new_home, signal.SIGINT)
+
+
+def test_terminated_it_ends_the_loan(new_home):
+    ends_the_loan_on(new_home, signal.SIGTERM)
+
+
+def test_killed_its_loan_has_an_end(new_home):
+    home, vm = paused(new_home)
+    stop = Stop(home, "#!/bin/sh\necho called >>{record}\nexec sleep 300\n")
+    process = stop.start("vm")
+    wait_for(stop.recorded, "limactl is called")
+    process.kill()
+    process.wait()
+    loan = [line for line in limits(home).splitlines() if line.startswith("loan ")]
+    expect(len(loan) == 1 and 0 < int(loan[0].split()[-1]) - os.stat(home.directory).st_mtime < 1200,
+           f"the loan has an end: {loan}")
+    vm.wait_done()
+    vm.verify()
+    home.close()
+
+
+def test_a_vm_that_was_of_the_default_limit_has_no_file_afterwards(new_home):
+    home = new_home(in_place=True)
+    vm = home.add_vm("vm", "raw", 24, 256)
+    home.mount()
+    home.run("set", "_default", "32MiB", "--home", home.mountpoint)
+    vm.start()
+    vm.wait_paused()
+    Stop(home).run("vm")
+    expect(not os.path.exists(os.path.join(home.mountpoint, ".quota", "vm")), "it has a limit file now")
+    ended(vm)
+    vm.verify()
+    home.close()
+
+
+def test_a_full_host_cannot_be_lent_to_so_nothing_is_stopped(new_home):
+    home = new_home(in_place=True)
+    vm = home.add_vm("vm", "raw", 24, 128)
+    home.mount()
+    home.run("set", "_host", str(home.reserve_of_full_host()), "--home", home.mountpoint)
+    vm.start()
+    vm.wait_paused()
+    stop = Stop(home)
+    text = stop.run("vm", status=1)
+    expect("the host has no room" in text and not stop.recorded(), f"refused: {text}")
+    home.run("set", "_host", "0", "--home", home.mountpoint)
+    vm.wait_done()
+    vm.verify()
+    home.close()
+
+
+def test_a_paused_vm_whose_qmp_is_taken_is_not_stopped(new_home):
+    home, vm = paused(new_home)
+    stop = Stop(home)
+    with qmp_peers.holding_client(vm.path("qmp.sock")):
+        text = stop.run("vm", status=1)
+    expect("may be paused for space" in text and not stop.recorded(), f"refused: {text}")
+    home.run("set", "vm", "max", "--home", home.mountpoint)
+    vm.wait_done()
+    vm.verify()
+    home.close()
+
+
+def test_wrong_use_and_what_is_missing(new_home):
+    home = new_home(in_place=True)
+    home.add_vm("vm", "raw", 1, 64)
+    home.mount()
+    stop = Stop(home, "#!/bin/sh\necho 'it is not running' >&2\nexit 3\n")
+    expect("no VM 'nix'" in stop.run("nix", status=1), "names the VM")
+    for size in ("15 parsecs", "-1", "1e3G", "99999999999T", "0", ""):
+        stop.run("vm", f"--lend={size}", status=2)
+    expect("limactl stop vm: status 3" in stop.run("vm", status=1), "limactl's failure is told")
+    os.unlink(os.path.join(home.directory, "bin", "limactl"))
+    if subprocess.run(["sh", "-c", "command -v limactl"], capture_output=True, check=False).returncode != 0:
+        expect("no limactl" in stop.run("vm", status=1), "names limactl")
+    home.close()
