@@ -5,11 +5,14 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 #include <thread>
 #include <utility>
+
+#include "accounting/usage_text.hpp"
 
 namespace limaquota {
 namespace {
@@ -21,22 +24,28 @@ using Json = nlohmann::json;
 constexpr std::chrono::milliseconds next_refusal{200};
 constexpr size_t longest_line = size_t{4} * 1024 * 1024;  // query-block of many disks is far below it
 
-// What answers need not be QEMU: a member of another type counts as absent.
+// What answers need not be QEMU: a member of another type counts as absent, control
+// characters are replaced.
 std::string text_of(const Json& object, const char* key, const char* absent) {
   const auto found = object.is_object() ? object.find(key) : object.end();
-  return found != object.end() && found->is_string() ? found->get<std::string>() : absent;
+  if (found == object.end() || !found->is_string()) return absent;
+  std::string text = *found;
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char byte) { return byte < ' ' || byte == 0x7f; }, '?');
+  return text;
 }
 
 }  // namespace
 
 Qmp::Qmp(const std::filesystem::path& socket, std::chrono::milliseconds deadline)
-    : name_(socket.string()), until_(Clock::now() + deadline) {
+    : name_(escape_name(socket.string())), until_(Clock::now() + deadline) {
+  const std::string path = socket.string();
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (name_.size() >= sizeof address.sun_path) {
+  if (path.size() >= sizeof address.sun_path) {
     throw QmpError(fmt::format("{}: the path is too long for a socket", name_));
   }
-  std::memcpy(address.sun_path, name_.c_str(), name_.size() + 1);
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   socket_ = Fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket_) throw QmpError(fmt::format("socket: {}", std::strerror(errno)));
   // EAGAIN: its queue of clients is full, so somebody else is talking.

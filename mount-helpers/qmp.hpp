@@ -35,7 +35,7 @@ class Qmp {
   nlohmann::json next_line();
   void wait(short events);
 
-  std::string name_;
+  std::string name_;  // the socket's path, for messages
   Fd socket_;
   std::chrono::steady_clock::time_point until_;
   std::string pending_;

@@ -40,29 +40,13 @@ bool is_worth_saying(const Resumption& resumption) {
   return resumption.answer.is_paused() || resumption.answer.reached == Reached::silent;
 }
 
-void print_json(const std::vector<Resumption>& resumptions, const Snapshot& snapshot) {
-  nlohmann::ordered_json vms = nlohmann::ordered_json::array();
-  for (const Resumption& resumption : resumptions) {
-    const GuestAnswer& answer = resumption.answer;
-    const std::string_view found = answer.reached == Reached::yes      ? to_string(answer.state)
-                                   : answer.reached == Reached::nobody ? "not running"
-                                                                       : "no answer";
-    vms.push_back({{"name", resumption.vm.name},
-                   {"found", found},
-                   {"resumed", resumption.is_resumed()},
-                   {"text", text_of(resumption, snapshot)}});
-  }
-  fmt::print("{}\n", nlohmann::ordered_json{{"vms", vms}}.dump(
-                         1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
-}
-
 int run_resume(const ResumeArguments& arguments) {
   const std::string home = choose_home(arguments.home);
   const Snapshot snapshot = read_report(home).snapshot;
   std::vector<Resumption> resumptions = resume_vms(wanted_vms(home, arguments.names), snapshot);
   if (arguments.names.empty()) std::erase_if(resumptions, [](const auto& r) { return !is_worth_saying(r); });
   if (arguments.json) {
-    print_json(resumptions, snapshot);
+    fmt::print("{}\n", nlohmann::ordered_json{{"vms", json_of(resumptions, snapshot)}}.dump(1));
   } else {
     for (const Resumption& resumption : resumptions) {
       fmt::print("{}: {}\n", escape_name(resumption.vm.name), text_of(resumption, snapshot));
@@ -118,6 +102,21 @@ std::string text_of(const Resumption& resumption, const Snapshot& snapshot) {
   }
   const AccountFigures* account = find_account(snapshot, resumption.vm.name);
   return "not resumed: " + (account == nullptr ? "no room" : why_no_room(*account, snapshot.host));
+}
+
+nlohmann::ordered_json json_of(const std::vector<Resumption>& resumptions, const Snapshot& snapshot) {
+  nlohmann::ordered_json vms = nlohmann::ordered_json::array();
+  for (const Resumption& resumption : resumptions) {
+    const GuestAnswer& answer = resumption.answer;
+    const std::string_view found = answer.reached == Reached::yes      ? to_string(answer.state)
+                                   : answer.reached == Reached::nobody ? "not running"
+                                                                       : "no answer";
+    vms.push_back({{"name", escape_name(resumption.vm.name)},
+                   {"found", found},
+                   {"resumed", resumption.is_resumed()},
+                   {"text", text_of(resumption, snapshot)}});
+  }
+  return vms;
 }
 
 void add_resume(CLI::App& program, int& status) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -31,5 +32,7 @@ std::vector<Resumption> resume_vms(const std::vector<LimaVm>& vms, const Snapsho
                                    std::chrono::milliseconds deadline = qmp_deadline);
 // What became of it, for people, without the VM's name: "resumed", "not resumed: ...".
 std::string text_of(const Resumption& resumption, const Snapshot& snapshot);
+// An array of {"name","found","resumed","text"}; names are escaped.
+nlohmann::ordered_json json_of(const std::vector<Resumption>& resumptions, const Snapshot& snapshot);
 
 }  // namespace limaquota

@@ -6,8 +6,10 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "accounting/layout.hpp"
 #include "accounting/size_text.hpp"
@@ -32,6 +34,7 @@ struct SetArguments {
   std::string all;
   std::string home;
   bool strict = false;
+  bool json = false;
 };
 
 Bytes parse_limit(const std::string& text, bool may_be_unlimited) {
@@ -57,11 +60,12 @@ Bytes without_loan(const AccountFigures& account) {
                                       : minus_or_zero(account.limit, account.loan.value_or(Bytes(0)));
 }
 
-void set_account(const std::string& home, const AccountFigures& account, Bytes limit) {
+// The setters give what was done, for people.
+std::string set_account(const std::string& home, const AccountFigures& account, Bytes limit) {
   write_limit(home, account.name, limit);
-  fmt::print("{}: limit {} (was {}), used {}\n", escape_name(account.name), format_size(limit),
-             format_size(account.limit), format_size(account.used));
   warn_if_below(account, limit);
+  return fmt::format("{}: limit {} (was {}), used {}\n", escape_name(account.name), format_size(limit),
+                     format_size(without_loan(account)), format_size(account.used));
 }
 
 // The VM to which the disk is attached, or nothing.
@@ -84,24 +88,20 @@ void require_known(const Snapshot& snapshot, const std::string& name) {
                             names_of(snapshot, disk ? is_disk : is_vm)));
 }
 
-void set_one(const std::string& home, const Snapshot& snapshot, const SetArguments& arguments) {
+std::string set_one(const std::string& home, const Snapshot& snapshot, const SetArguments& arguments) {
   const std::string& name = arguments.name;
   const Bytes limit = parse_limit(arguments.size, name != host_name);
+  const AccountFigures* account = find_account(snapshot, name);
+  const AccountFigures* vm = name.starts_with(disk_prefix) ? attached_to(snapshot, name) : nullptr;
+  if (account != nullptr && vm == nullptr) return set_account(home, *account, limit);
+  write_limit(home, name, limit);
   if (name == host_name) {
-    write_limit(home, name, limit);
-    fmt::print("host reserve {} (was {}), free {}\n", format_size(limit), format_size(snapshot.host.reserve),
-               format_size(snapshot.host.free));
-  } else if (name == default_name) {
-    write_limit(home, name, limit);
-    fmt::print("VMs without a limit of their own: limit {}\n", format_size(limit));
-  } else if (const AccountFigures* account = find_account(snapshot, name)) {
-    set_account(home, *account, limit);
-  } else if (const AccountFigures* vm =
-                 name.starts_with(disk_prefix) ? attached_to(snapshot, name) : nullptr) {
-    write_limit(home, name, limit);
-    fmt::print("{}: limit {} when it is detached; now it is attached to {} and counts there\n",
-               escape_name(name), format_size(limit), escape_name(vm->name));
+    return fmt::format("host reserve {} (was {}), free {}\n", format_size(limit),
+                       format_size(snapshot.host.reserve), format_size(snapshot.host.free));
   }
+  if (vm == nullptr) return fmt::format("VMs without a limit of their own: limit {}\n", format_size(limit));
+  return fmt::format("{}: limit {} when it is detached; now it is attached to {} and counts there\n",
+                     escape_name(name), format_size(limit), escape_name(vm->name));
 }
 
 // Why --all virtual leaves an account alone; nothing where it does not.
@@ -111,25 +111,30 @@ std::optional<std::string_view> why_left_alone(const AccountFigures& account) {
   return std::nullopt;
 }
 
-void set_all_to_virtual(const std::string& home, const Snapshot& snapshot) {
+std::string set_all_to_virtual(const std::string& home, const Snapshot& snapshot) {
+  std::string text;
   for (const AccountFigures& account : snapshot.accounts) {
     if (!is_vm(account)) continue;
     if (const auto why = why_left_alone(account)) {
-      fmt::print("{}: left alone, {}\n", escape_name(account.name), *why);
+      text += fmt::format("{}: left alone, {}\n", escape_name(account.name), *why);
     } else {
-      set_account(home, account, account.virtual_size);
+      text += set_account(home, account, account.virtual_size);
     }
   }
+  return text;
+}
+
+// Whether the account's limit is set.
+bool is_meant(const AccountFigures& account, const SetArguments& arguments) {
+  if (!arguments.all.empty()) return is_vm(account) && !why_left_alone(account);
+  return arguments.name == account.name ||
+         (arguments.name == default_name && is_vm(account) && !account.has_limit_file);
 }
 
 // The account's limit, loan aside, as it will be.
 Bytes limit_after(const AccountFigures& account, const SetArguments& arguments) {
-  if (!arguments.all.empty()) {
-    return is_vm(account) && !why_left_alone(account) ? account.virtual_size : without_loan(account);
-  }
-  const bool meant = arguments.name == account.name ||
-                     (arguments.name == default_name && is_vm(account) && !account.has_limit_file);
-  return meant ? parse_limit(arguments.size, true) : without_loan(account);
+  if (!is_meant(account, arguments)) return without_loan(account);
+  return arguments.all.empty() ? parse_limit(arguments.size, true) : account.virtual_size;
 }
 
 // The host's figures as they will be.
@@ -165,23 +170,33 @@ void check_overcommit(const Snapshot& snapshot, const SetArguments& arguments) {
   fmt::print(stderr, "warning: {}: it may be full before the limits are met\n", text);
 }
 
-// The VMs whose room the change may have made larger go on, where they were paused for space. That a QEMU
-// does not answer is no failure of this command.
-void resume_after(const std::string& home, const SetArguments& arguments) {
+// The VMs whose room the change may have made larger go on, where they were paused for space. What became of
+// those that were, or may have been. That a QEMU does not answer is no failure of this command.
+std::vector<Resumption> resume_after(const std::string& home, const Snapshot& snapshot,
+                                     const SetArguments& arguments) {
   std::vector<LimaVm> vms = lima_vms(home);
   const bool all = !arguments.all.empty() || arguments.name == default_name || arguments.name == host_name;
   if (!all) std::erase_if(vms, [&](const LimaVm& vm) { return vm.name != arguments.name; });
-  if (vms.empty()) return;
-  const Snapshot snapshot = read_report(home).snapshot;
-  std::fflush(stdout);
-  for (const Resumption& resumption : resume_vms(vms, snapshot, resume_deadline)) {
+  std::vector<Resumption> resumptions = resume_vms(vms, snapshot, resume_deadline);
+  std::erase_if(resumptions, [&](const Resumption& resumption) {
     const AccountFigures* account = find_account(snapshot, resumption.vm.name);
+    const bool refused = account != nullptr && account->refused_writes > 0;
     const bool silent = resumption.answer.reached == GuestAnswer::Reached::silent;
-    if (silent ? account == nullptr || account->refused_writes == 0 : !resumption.answer.is_paused())
-      continue;
-    fmt::print(resumption.is_resumed() ? stdout : stderr, "{}: {}{}\n", escape_name(resumption.vm.name),
-               silent ? "it may be paused for space; " : "", text_of(resumption, snapshot));
+    return !resumption.answer.is_paused() && !(silent && refused);
+  });
+  return resumptions;
+}
+
+void print_json(const Report& report, const SetArguments& arguments,
+                const std::vector<Resumption>& resumptions) {
+  nlohmann::ordered_json json{{"host", report.json.at("host")},
+                              {"accounts", nlohmann::ordered_json::array()}};
+  for (size_t i = 0; i < report.snapshot.accounts.size(); ++i) {
+    if (is_meant(report.snapshot.accounts[i], arguments))
+      json["accounts"].push_back(report.json["accounts"][i]);
   }
+  json["vms"] = json_of(resumptions, report.snapshot);
+  fmt::print("{}\n", json.dump(1));
 }
 
 void run_set(const SetArguments& arguments) {
@@ -195,12 +210,18 @@ void run_set(const SetArguments& arguments) {
   const Report report = read_report(home);
   if (one) require_known(report.snapshot, arguments.name);
   check_overcommit(report.snapshot, arguments);
-  if (one) {
-    set_one(home, report.snapshot, arguments);
-  } else {
-    set_all_to_virtual(home, report.snapshot);
+  const std::string text =
+      one ? set_one(home, report.snapshot, arguments) : set_all_to_virtual(home, report.snapshot);
+  if (!arguments.json) fmt::print("{}", text);
+  std::fflush(stdout);
+  const Report after = read_report(home);
+  const std::vector<Resumption> resumptions = resume_after(home, after.snapshot, arguments);
+  if (arguments.json) return print_json(after, arguments, resumptions);
+  for (const Resumption& resumption : resumptions) {
+    const bool silent = resumption.answer.reached == GuestAnswer::Reached::silent;
+    fmt::print(resumption.is_resumed() ? stdout : stderr, "{}: {}{}\n", escape_name(resumption.vm.name),
+               silent ? "it may be paused for space; " : "", text_of(resumption, after.snapshot));
   }
-  resume_after(home, arguments);
 }
 
 }  // namespace
@@ -223,6 +244,10 @@ void add_set(CLI::App& program, int&) {
   command->add_flag("--strict", arguments->strict,
                     "Change nothing where all limits together could exceed what the host can give; else that "
                     "is a warning");
+  command->add_flag(
+      "--json", arguments->json,
+      "As JSON: the host's figures and those of what was set, as status has them, and the VMs that "
+      "were paused, as resume has them");
   command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
       ->option_text("DIR");
   command->footer(

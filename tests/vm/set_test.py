@@ -1,8 +1,9 @@
 """`limaquota set` lets a VM go on that was paused for space, and never fails for want of an answer of QEMU."""
+import json
 import time
 
 import qmp_peers
-from harness import expect
+from harness import MIB, expect
 
 
 def start_paused(home, name="vm"):
@@ -20,8 +21,10 @@ def test_more_room_lets_the_vm_go_on_and_says_so(new_home):
     text = home.run("set", "vm", "96MiB", "--home", home.mountpoint)
     expect("vm: resumed\n" in text, f"says that it goes on: {text}")
     vm.wait_done()
-    text = home.run("set", "vm", "97MiB", "--home", home.mountpoint)
-    expect("resumed" not in text, f"a VM that runs is not spoken of: {text}")
+    answer = json.loads(home.run("set", "vm", "97MiB", "--home", home.mountpoint, "--json"))
+    expect(answer["vms"] == [], f"a VM that runs is not spoken of: {answer}")
+    expect([account["limit"] for account in answer["accounts"]] == [97 * MIB] and answer["host"]["free"] > 0,
+           f"the figures: {answer}")
     vm.verify()
     home.close()
 
@@ -66,7 +69,7 @@ def test_the_limit_is_set_though_another_client_holds_qmp(new_home):
         expect(time.monotonic() - began < 15, "it waits for the other client")
         expect("vm: it may be paused for space; not resumed:" in text and "another client" in text,
                f"says that it could not ask: {text}")
-    expect(home.account("vm")["limit"] == 96 << 20, "the limit is in force")
+    expect(home.account("vm")["limit"] == 96 * MIB, "the limit is in force")
     home.run("resume", "vm", "--home", home.mountpoint)
     vm.wait_done()
     vm.verify()

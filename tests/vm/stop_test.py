@@ -1,6 +1,7 @@
 """`limaquota stop`: a VM that is paused for space is lent room, goes on, and is stopped by limactl."""
 import contextlib
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -71,7 +72,7 @@ def ended(vm):
 
 
 def test_a_paused_vm_is_lent_room_and_stopped_and_the_loan_ends(new_home):
-    home, vm = paused(new_home)
+    home, vm = paused(new_home, 40)
     before = limits(home)
     stop = Stop(home)
     text = stop.run("vm")
@@ -210,6 +211,16 @@ def test_a_paused_vm_whose_qmp_is_taken_is_not_stopped(new_home):
     vm.wait_done()
     vm.verify()
     home.close()
+
+
+def test_the_real_limactl_has_the_command_that_is_run(new_home):
+    del new_home
+    if shutil.which("limactl") is None:
+        raise Skip("no limactl")
+    result = subprocess.run(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "env",
+                             "HOME=/nonexistent", "limactl", "stop", "--help"], capture_output=True, text=True,
+                            check=False)
+    expect(result.returncode == 0 and "limactl stop INSTANCE" in result.stdout, result.stdout + result.stderr)
 
 
 def test_wrong_use_and_what_is_missing(new_home):
