@@ -24,8 +24,7 @@ using Json = nlohmann::json;
 constexpr std::chrono::milliseconds next_refusal{200};
 constexpr size_t longest_line = size_t{4} * 1024 * 1024;  // query-block of many disks is far below it
 
-// What answers need not be QEMU: a member of another type counts as absent, control
-// characters are replaced.
+// What answers need not be QEMU: a member of another type counts as absent, control characters are replaced.
 std::string text_of(const Json& object, const char* key, const char* absent) {
   const auto found = object.is_object() ? object.find(key) : object.end();
   if (found == object.end() || !found->is_string()) return absent;
@@ -33,6 +32,10 @@ std::string text_of(const Json& object, const char* key, const char* absent) {
   std::replace_if(
       text.begin(), text.end(), [](unsigned char byte) { return byte < ' ' || byte == 0x7f; }, '?');
   return text;
+}
+
+QmpError no_answer(const std::string& name) {
+  return QmpError(fmt::format("{}: no answer in time; is another client talking to it?", name));
 }
 
 }  // namespace
@@ -51,7 +54,8 @@ Qmp::Qmp(const std::filesystem::path& socket, std::chrono::milliseconds deadline
   // EAGAIN: its queue of clients is full, so somebody else is talking.
   while (::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     if (errno == EINTR) continue;
-    if (errno != EAGAIN || Clock::now() >= until_) {
+    if (errno == EAGAIN && Clock::now() >= until_) throw no_answer(name_);
+    if (errno != EAGAIN) {
       const bool nobody = errno == ENOENT || errno == ECONNREFUSED || errno == ENOTSOCK;
       throw QmpError(fmt::format("{}: {}", name_, std::strerror(errno)), nobody);
     }
@@ -65,8 +69,7 @@ void Qmp::wait(short events) {
   pollfd polled{socket_.get(), events, 0};
   while (true) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until_ - Clock::now()).count();
-    if (left <= 0)
-      throw QmpError(fmt::format("{}: no answer in time; is another client talking to it?", name_));
+    if (left <= 0) throw no_answer(name_);
     const int ready = ::poll(&polled, 1, static_cast<int>(left));
     if (ready > 0) return;
     if (ready < 0 && errno != EINTR) throw QmpError(fmt::format("{}: {}", name_, std::strerror(errno)));
