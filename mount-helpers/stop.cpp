@@ -63,18 +63,18 @@ class Keeper {
 
   // Now and then during the stop.
   void look() {
-    if (!why_helpless_.empty() || Clock::now() < next_) return;
+    if (Clock::now() < next_) return;
     next_ = Clock::now() + between_looks;
     try {
       const Snapshot snapshot = read_report(home_).snapshot;
       const AccountFigures* account = find_account(snapshot, vm_.name);
-      if (account == nullptr || account->refused_writes == refused_) return;
+      if (account == nullptr || (account->refused_writes == refused_ && why_helpless_.empty())) return;
       if (!ask_guest(vm_.qmp_socket(), false, quick).is_paused()) return;
       help();
     } catch (const Refusal& refusal) {
       why_helpless_ = refusal.what();
     }
-    if (!why_helpless_.empty()) {
+    if (!why_helpless_.empty() && !std::exchange(told_, true)) {
       fmt::print(stderr, "{}: paused for space again while it shuts down; {}\n", name(), why_helpless_);
     }
   }
@@ -92,6 +92,7 @@ class Keeper {
   // The guest is paused for space. True where it goes on; false where it must be tried again, or, with the
   // reason in why_helpless_, cannot be helped.
   bool help() {
+    why_helpless_.clear();
     Snapshot snapshot = read_report(home_).snapshot;
     if (const AccountFigures* account = find_account(snapshot, vm_.name); account != nullptr) {
       refused_ = account->refused_writes;
@@ -108,8 +109,10 @@ class Keeper {
     const GuestAnswer answer = ask_guest(vm_.qmp_socket(), true);
     if (answer.reached == GuestAnswer::Reached::silent) why_helpless_ = answer.why;
     if (answer.paused_again && loans_ == most_loans) {
-      why_helpless_ = fmt::format("{} loans of {} are used up: lend it more (--lend SIZE)", most_loans,
-                                  format_size(amount_));
+      why_helpless_ = fmt::format(
+          "loans of {} are used up: lend more (--lend SIZE), or raise its limit "
+          "(limaquota set {} SIZE)",
+          format_size(amount_), name());
     }
     return answer.reached != GuestAnswer::Reached::silent && !answer.paused_again;
   }
@@ -135,6 +138,7 @@ class Keeper {
   uint64_t refused_ = 0;  // as counted when it was last helped: none since, so it is not paused again
   Clock::time_point next_;
   std::string why_helpless_;
+  bool told_ = false;  // that it cannot be helped; somebody may give it room all the same
 };
 
 void warn_if_over(const std::string& home, const std::string& name) {

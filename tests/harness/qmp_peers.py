@@ -16,8 +16,8 @@ def silent_socket(path):
 
 
 @contextlib.contextmanager
-def talking_socket(path, text):
-    """Somebody who says `text` to each client, whatever it says."""
+def talking_socket(path, text=b""):
+    """Somebody who says `text` to each client, whatever it says; gives a function that tells how many came."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen(8)
@@ -26,14 +26,15 @@ def talking_socket(path, text):
         def serve():
             with contextlib.suppress(OSError):
                 while True:
-                    client, _ = listener.accept()
-                    clients.append(client)
-                    client.sendall(text)
+                    clients.append(listener.accept()[0])
+                    clients[-1].sendall(text)
 
-        threading.Thread(target=serve, daemon=True).start()
-        yield
+        server = threading.Thread(target=serve)
+        server.start()
+        yield lambda: len(clients)
         listener.shutdown(socket.SHUT_RDWR)
-        for client in clients:
+        server.join()
+        for client in clients:  # each holds the socket's directory, and so the mount
             client.close()
     os.unlink(path)
 
@@ -51,22 +52,3 @@ def holding_client(path):
         client.connect(path)
         client.recv(65536)  # the greeting: it is this one's turn
         yield
-
-
-@contextlib.contextmanager
-def counting_socket(path):
-    """Somebody who accepts and says nothing; gives a function that tells how many came."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(path)
-        listener.listen(8)
-        clients = []
-
-        def serve():
-            with contextlib.suppress(OSError):
-                while True:
-                    clients.append(listener.accept())
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield lambda: len(clients)
-        listener.shutdown(socket.SHUT_RDWR)
-    os.unlink(path)

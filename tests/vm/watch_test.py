@@ -221,7 +221,7 @@ def test_qmp_is_asked_only_where_the_figures_tell_of_a_pause(new_home):
     vm = home.add_vm("vm", "raw", 1, 64)
     home.mount()
     watch = Watch(home)
-    with qmp_peers.counting_socket(vm.path("qmp.sock")) as clients:
+    with qmp_peers.talking_socket(vm.path("qmp.sock")) as clients:
         time.sleep(3)
         expect(clients() == 0, f"a VM that was never refused was asked {clients()} times")
         home.run("set", "vm", "16KiB", "--home", home.mountpoint)
