@@ -31,11 +31,13 @@ def talking_socket(path, text=b""):
 
         server = threading.Thread(target=serve)
         server.start()
-        yield lambda: len(clients)
-        listener.shutdown(socket.SHUT_RDWR)
-        server.join()
-        for client in clients:  # each holds the socket's directory, and so the mount
-            client.close()
+        try:
+            yield lambda: len(clients)
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            server.join()
+            for client in clients:  # each holds the socket's directory, and so the mount
+                client.close()
     os.unlink(path)
 
 
