@@ -58,6 +58,17 @@ void write_text(const std::string& path, const std::string& text) {
   if (error != 0) throw Refusal(fmt::format("cannot set {}: {}", path, std::strerror(error)));
 }
 
+// Raises the loan until the disk line leaves `amount`, or nearly that, beyond what is taken: a larger limit
+// has a larger control reserve, 1 % of it or, where it is small, half.
+void make_fit(Limits& lent, Bytes taken, Bytes amount, int64_t now) {
+  constexpr int enough_rounds = 16;  // each halves what is missing at least
+  const Bytes wanted = plus_or_unlimited(taken, amount - Bytes(amount.count() / 16));
+  for (int round = 0; round < enough_rounds; ++round) {
+    const Bytes line = minus_or_zero(lent.effective_limit(now), lent.effective_control_reserve(now));
+    lent.loan->amount = plus_or_unlimited(lent.loan->amount, minus_or_zero(wanted, line));
+  }
+}
+
 }  // namespace
 
 bool has_limit_file(const std::string& home, const std::string& account) {
@@ -98,12 +109,11 @@ void Lent::again(Bytes amount, std::chrono::seconds duration) {
   const std::optional<Loan> in_force = std::exchange(lent.loan, std::nullopt);
   if (lent.limit.is_unlimited()) return;
   const int64_t now = std::time(nullptr);
+  lent.loan = Loan{amount, now + duration.count()};
   const Snapshot snapshot = read_report(home_).snapshot;
   if (const AccountFigures* figures = find_account(snapshot, account_)) {
-    const Bytes line = minus_or_zero(lent.effective_limit(now), lent.effective_control_reserve(now));
-    amount = plus_or_unlimited(amount, minus_or_zero(figures->used + figures->reserved, line));
+    make_fit(lent, figures->used + figures->reserved, amount, now);
   }
-  lent.loan = Loan{amount, now + duration.count()};
   if (in_force && in_force->until > now) {
     lent.loan->amount = std::max(lent.loan->amount, in_force->amount);
     lent.loan->until = std::max(lent.loan->until, in_force->until);

@@ -108,6 +108,16 @@ def test_one_that_pauses_again_is_lent_once_more(new_home):
     home.close()
 
 
+def test_one_far_over_its_limit_is_lent_what_it_is_over_too(new_home):
+    home, vm = paused(new_home)
+    home.run("set", "vm", "2MiB", "--home", home.mountpoint)
+    text = Stop(home).run("vm", "--lend", "12MiB")  # it still writes 8 MiB
+    expect(text.count("lent 12 MiB") == 1 and home.account("vm")["limit"] == 2 << 20, text)
+    ended(vm)
+    vm.verify()
+    home.close()
+
+
 def test_two_loans_that_are_used_up_are_the_last(new_home):
     home, vm = paused(new_home, 96)
     before = limits(home)
