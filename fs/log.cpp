@@ -5,11 +5,16 @@
 
 #include <atomic>
 #include <string>
+#include <utility>
 
 namespace limaquota {
 namespace {
 std::atomic<bool> to_syslog{false};
-}
+LogDiversion::Sink diverted_to;
+}  // namespace
+
+LogDiversion::LogDiversion(Sink sink) { diverted_to = std::move(sink); }
+LogDiversion::~LogDiversion() { diverted_to = nullptr; }
 
 void log_to_syslog() {
   openlog("limaquota", LOG_PID, LOG_DAEMON);
@@ -17,6 +22,10 @@ void log_to_syslog() {
 }
 
 void log_line(LogLevel level, std::string_view message) {
+  if (diverted_to) {
+    diverted_to(level, message);
+    return;
+  }
   if (to_syslog) {
     const int priority = level == LogLevel::error     ? LOG_ERR
                          : level == LogLevel::warning ? LOG_WARNING

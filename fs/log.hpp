@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <functional>
 #include <string_view>
 
 namespace limaquota {
@@ -11,6 +12,16 @@ enum class LogLevel { info, warning, error };
 
 // Where messages go; called once, before threads start.
 void log_to_syslog();
+// While it lives messages go to `sink` instead, which may be called from any thread. One at a time; made and
+// ended where no other thread logs.
+class LogDiversion {
+ public:
+  using Sink = std::function<void(LogLevel, std::string_view)>;
+  explicit LogDiversion(Sink sink);
+  ~LogDiversion();
+  LogDiversion(const LogDiversion&) = delete;
+  LogDiversion& operator=(const LogDiversion&) = delete;
+};
 void log_line(LogLevel level, std::string_view message);
 
 // Thread safety: all three may be called from any thread.

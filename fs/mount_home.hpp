@@ -1,5 +1,5 @@
-// The way in: mounts limaquota over a Lima home and serves it. mount-helpers/ calls this and nothing else of
-// fs/.
+// The way in: mounts limaquota over a Lima home and serves it. mount-helpers/ calls this, survey_home.hpp
+// for a home that is not mounted, and looks at mounts by preflight.hpp.
 #pragma once
 
 #include <string>

@@ -9,16 +9,18 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
-#include <sstream>
+#include <utility>
 
 #include "accounting/layout.hpp"
 #include "accounting/usage_text.hpp"
+#include "fs/preflight.hpp"
 #include "mount-helpers/commands.hpp"
 
 namespace limaquota {
 namespace {
 
 using Json = nlohmann::ordered_json;
+constexpr const char* report_name = "_all.json";
 
 // `max` is null in the JSON.
 Bytes bytes_or_max(const Json& value) {
@@ -74,30 +76,21 @@ std::string usage_path(const std::string& home, const std::string& name) {
 }
 
 std::string why_unreadable(const std::string& home, const std::string& name, int error) {
-  switch (error) {
-    case ENOENT:
-    case ENOTDIR:
-      return fmt::format("{0} is not mounted: run \"limaquota mount {0}\" first", home);
-    case ENOTCONN:
-      return fmt::format("the daemon of {0} is gone: run \"limaquota umount {0}\", then mount it again",
-                         home);
-    default:
-      return fmt::format("cannot read {}: {}", usage_path(home, name), std::strerror(error));
+  if (error == ENOTCONN) {
+    return fmt::format("the daemon of {0} is gone: run \"limaquota umount {0}\", then mount it again", home);
   }
+  return fmt::format("cannot read {}: {}", usage_path(home, name), std::strerror(error));
 }
 
-// mountinfo writes blanks, newlines and backslashes as \ooo.
-std::string unescape_mountinfo(std::string_view text) {
-  std::string plain;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\\' && i + 3 < text.size()) {
-      plain += static_cast<char>(std::stoi(std::string(text.substr(i + 1, 3)), nullptr, 8));
-      i += 3;
-    } else {
-      plain += text[i];
-    }
-  }
-  return plain;
+// Nothing where limaquota is not mounted there.
+std::optional<std::string> read_if_mounted(const std::string& home, const std::string& name) {
+  errno = 0;
+  std::ifstream file(usage_path(home, name), std::ios::binary);
+  if (!file && (errno == ENOENT || errno == ENOTDIR)) return std::nullopt;
+  if (!file) throw Refusal(why_unreadable(home, name, errno));
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (file.bad()) throw Refusal(why_unreadable(home, name, EIO));
+  return text;
 }
 
 }  // namespace
@@ -111,18 +104,7 @@ std::string choose_home(const std::string& given) {
   throw Refusal("which Lima home? Neither $LIMA_HOME nor $HOME is set: name the directory");
 }
 
-std::string read_usage(const std::string& home, const std::string& name) {
-  errno = 0;
-  std::ifstream file(usage_path(home, name), std::ios::binary);
-  if (!file) throw Refusal(why_unreadable(home, name, errno));
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (file.bad()) throw Refusal(why_unreadable(home, name, EIO));
-  return text;
-}
-
-Report read_report(const std::string& home) {
-  const std::string name = "_all.json";
-  const std::string text = read_usage(home, name);
+Report parse_report(const std::string& text, const std::string& origin) {
   Report report;
   try {
     report.json = Json::parse(text);
@@ -131,9 +113,24 @@ Report read_report(const std::string& home) {
       report.snapshot.accounts.push_back(account_from(account));
     }
   } catch (const Json::exception& error) {
-    throw Refusal(fmt::format("{} is not what limaquota writes: {}", usage_path(home, name), error.what()));
+    throw Refusal(fmt::format("{} is not what limaquota writes: {}", origin, error.what()));
   }
   return report;
+}
+
+std::string read_usage(const std::string& home, const std::string& name) {
+  if (auto text = read_if_mounted(home, name)) return std::move(*text);
+  throw Refusal(fmt::format("{0} is not mounted: run \"limaquota mount {0}\" first", home));
+}
+
+Report read_report(const std::string& home) {
+  return parse_report(read_usage(home, report_name), usage_path(home, report_name));
+}
+
+std::optional<Report> read_report_if_mounted(const std::string& home) {
+  const auto text = read_if_mounted(home, report_name);
+  if (!text) return std::nullopt;
+  return parse_report(*text, usage_path(home, report_name));
 }
 
 const AccountFigures* find_account(const Snapshot& snapshot, std::string_view name) {
@@ -160,17 +157,10 @@ std::string names_of(const Snapshot& snapshot, bool (*wanted)(const AccountFigur
 }
 
 bool is_mountpoint(const std::string& directory) {
-  std::ifstream mounts("/proc/self/mountinfo");
-  for (std::string line; std::getline(mounts, line);) {
-    // "36 35 98:0 /root /mountpoint rw,... optional fields - type source options"
-    std::istringstream words(line);
-    std::string skipped, mountpoint;
-    words >> skipped >> skipped >> skipped >> skipped >> mountpoint;
-    const size_t separator = line.find(" - ");
-    if (separator == std::string::npos || unescape_mountinfo(mountpoint) != directory) continue;
-    if (line.compare(separator + 3, 15, "fuse.limaquota ") == 0) return true;
-  }
-  return false;
+  const std::vector<MountedAt> all = mounts();
+  return std::any_of(all.begin(), all.end(), [&](const MountedAt& mount) {
+    return mount.path == directory && mount.type == "fuse.limaquota";
+  });
 }
 
 std::string real_path(const std::string& path) {

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "accounting/figures.hpp"
 
@@ -19,10 +21,15 @@ std::string read_usage(const std::string& home, const std::string& name);
 struct Report {
   nlohmann::ordered_json json;
   Snapshot snapshot;
+  std::vector<std::string> notes;  // survey() only: what was not counted or is not limited, a line each
 };
+// From the text of `.usage/_all.json`. Throws Refusal, naming `origin`, where it is none.
+Report parse_report(const std::string& text, const std::string& origin);
 
 // Reads `.usage/_all.json` of the home. Throws Refusal where it is not mounted or not readable.
 Report read_report(const std::string& home);
+// The same; nothing where limaquota is not mounted there. Throws Refusal where it cannot be known.
+std::optional<Report> read_report_if_mounted(const std::string& home);
 
 // The account's figures, or null where there is no such account.
 const AccountFigures* find_account(const Snapshot& snapshot, std::string_view name);

@@ -8,6 +8,7 @@
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/status_table.hpp"
+#include "mount-helpers/survey.hpp"
 
 namespace limaquota {
 namespace {
@@ -24,7 +25,8 @@ const nlohmann::ordered_json& account_json(const Report& report, const AccountFi
 }
 
 void run_status(const StatusArguments& arguments) {
-  const Report report = read_report(choose_home(arguments.home));
+  bool mounted = false;
+  const Report report = read_report_or_survey(choose_home(arguments.home), mounted);
   const AccountFigures* account = find_account(report.snapshot, arguments.account);
   if (!arguments.account.empty() && account == nullptr) {
     throw Refusal(fmt::format("no VM '{}'; there are: {}", escape_name(arguments.account),
