@@ -93,7 +93,7 @@ struct User {
   std::string what;  // a clause for people
 };
 
-std::optional<User> user_of_tree(const std::string& tree) {
+std::optional<User> find_user(const std::string& tree) {
   std::optional<User> found;
   const std::string self = std::to_string(::getpid());
   for_each_name("/proc", [&](const std::string& pid) {
@@ -133,6 +133,8 @@ std::vector<MountedAt> mounts() {
     std::string source;
     words >> mount.type >> source >> mount.super_options;
     mount.path = unescaped(path);
+    mount.device = device;
+    mount.source = unescaped(source);
     all.push_back(std::move(mount));
   }
   return all;
@@ -146,6 +148,12 @@ std::optional<MountedAt> mount_of(const std::string& path) {
       best = std::move(mount);
   }
   return best;
+}
+
+std::optional<std::string> user_of_tree(const std::string& tree) {
+  const auto user = find_user(tree);
+  if (!user) return std::nullopt;
+  return user->what;
 }
 
 std::optional<std::string> reason_against_mount(const std::string& source, const std::string& mountpoint) {
@@ -174,11 +182,11 @@ std::optional<std::string> reason_against_mount(const std::string& source, const
     return fmt::format("{} is in use: VMs are running ({}): stop them first: limactl stop {}", source,
                        fmt::join(vms, ", "), vms.front());
   }
-  auto user = user_of_tree(source);
+  auto user = find_user(source);
   // After an unmount the daemon lets go of the tree a moment later.
   for (int i = 0; i < ending_daemon_looks && user && user->command == "limaquota"; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    user = user_of_tree(source);
+    user = find_user(source);
   }
   if (user) return fmt::format("{} is in use: {}", source, user->what);
   return std::nullopt;

@@ -9,13 +9,20 @@ namespace limaquota {
 
 // One line of /proc/self/mountinfo.
 struct MountedAt {
-  std::string path;  // unescaped
+  std::string path;    // unescaped
+  std::string device;  // "MAJOR:MINOR" of st_dev
   std::string type;
+  std::string source;  // unescaped
   std::string super_options;
 };
 std::vector<MountedAt> mounts();
 // The mount that `path` (absolute, links resolved) lies in.
 std::optional<MountedAt> mount_of(const std::string& path);
+
+// A process other than this one that works in `tree`, runs from it or has a file of it open, as a clause for
+// people: "qemu-system-x86 (pid 12) has /home/x/.lima/vm/disk open: end it first". Nothing where none of
+// those that may be looked at does.
+std::optional<std::string> user_of_tree(const std::string& tree);
 
 // Why `source` must not be shown at `mountpoint` now, as one line that says what to do; nothing where it may.
 // Both are absolute with links resolved. Looks at mounts, and at open files, working directories and programs

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
@@ -104,6 +106,11 @@ std::string choose_home(const std::string& given) {
   throw Refusal("which Lima home? Neither $LIMA_HOME nor $HOME is set: name the directory");
 }
 
+CLI::Option* add_home_option(CLI::App& command, std::string& home) {
+  return command.add_option("--home", home, "The Lima home; else $LIMA_HOME, else ~/.lima")
+      ->option_text("DIR");
+}
+
 Report parse_report(const std::string& text, const std::string& origin) {
   Report report;
   try {
@@ -161,6 +168,11 @@ bool is_mountpoint(const std::string& directory) {
   return std::any_of(all.begin(), all.end(), [&](const MountedAt& mount) {
     return mount.path == directory && mount.type == "fuse.limaquota";
   });
+}
+
+bool is_dead_mount(const std::string& directory) {
+  struct stat st {};
+  return ::stat(directory.c_str(), &st) != 0 && errno == ENOTCONN;
 }
 
 std::string real_path(const std::string& path) {

@@ -1,6 +1,7 @@
 // The Lima home as the commands see it: where it is, whether limaquota covers it, and its figures.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -16,6 +17,8 @@ std::string choose_home(const std::string& given);
 
 // The text of `.usage/<name>` of the home. Throws Refusal where it is not mounted or not readable.
 std::string read_usage(const std::string& home, const std::string& name);
+// The --home option, which every command has.
+CLI::Option* add_home_option(CLI::App& command, std::string& home);
 
 // The figures of a home: as the daemon wrote them, and as values.
 struct Report {
@@ -40,6 +43,8 @@ std::string names_of(const Snapshot& snapshot, bool (*wanted)(const AccountFigur
 
 // True where a limaquota is mounted at exactly this directory, dead or alive. The path must have no symlinks.
 bool is_mountpoint(const std::string& directory);
+// True where the daemon of the mount at this directory is gone: everything there gives ENOTCONN.
+bool is_dead_mount(const std::string& directory);
 // The path without symlinks. Works where the daemon of a mount on the way is dead. Throws Refusal where there
 // is none.
 std::string real_path(const std::string& path);

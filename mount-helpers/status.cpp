@@ -49,8 +49,7 @@ void add_status(CLI::App& program, int&) {
   command->add_option("VM", arguments->account, "One VM, or an account such as _disks/NAME; else all of them")
       ->option_text("NAME");
   command->add_flag("--json", arguments->json, "As JSON, in bytes; null means max");
-  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
-      ->option_text("DIR");
+  add_home_option(*command, arguments->home);
   command->footer(
       "Examples:\n"
       "  limaquota status\n"

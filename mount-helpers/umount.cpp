@@ -1,4 +1,4 @@
-// limaquota umount [MOUNTPOINT]
+// limaquota umount [MOUNTPOINT] [--lazy]
 #include <fmt/format.h>
 #include <sys/mount.h>
 #include <unistd.h>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "accounting/usage_text.hpp"
+#include "fs/preflight.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"
@@ -29,51 +30,91 @@ std::vector<std::string> running_vms(const std::string& home) {
   return running;
 }
 
-void unmount(const std::string& mountpoint) {
+void unmount(const std::string& mountpoint, bool lazy, bool dead) {
   std::string complaint;
   if (::geteuid() == 0) {
-    if (::umount2(mountpoint.c_str(), UMOUNT_NOFOLLOW) == 0) return;
+    if (::umount2(mountpoint.c_str(), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0) return;
     complaint = std::strerror(errno);
   } else {
-    const Ended ended = run_program({"fusermount3", "-u", "--", mountpoint});
+    const Ended ended = run_program({"fusermount3", lazy ? "-uz" : "-u", "--", mountpoint});
     if (ended.ok()) return;
     complaint = ended.complaint() + (ended.status == 127 ? " (it is in the package fuse3)" : "");
   }
-  if (complaint.find(std::strerror(EBUSY)) != std::string::npos) {
-    throw Refusal(
-        fmt::format("{0} is in use: \"fuser -vm {0}\" names the processes with open files or "
-                    "working directories in it; end them and try again",
-                    mountpoint));
+  if (complaint.find(std::strerror(EBUSY)) == std::string::npos) {
+    throw Refusal(fmt::format("cannot unmount {}: {}", mountpoint, complaint));
   }
-  throw Refusal(fmt::format("cannot unmount {}: {}", mountpoint, complaint));
+  if (dead) {
+    throw Refusal(fmt::format(
+        "{0} is in use, but its daemon is gone and nothing can be written there any more: \"limaquota umount "
+        "--lazy {0}\" does no further harm",
+        mountpoint));
+  }
+  throw Refusal(fmt::format("{} is in use: {}", mountpoint,
+                            user_of_tree(mountpoint)
+                                .value_or("\"fuser -vm " + mountpoint +
+                                          "\" names the processes with open files or working directories "
+                                          "in it; end them and try again")));
 }
 
-void run_umount(const std::string& given) {
-  const std::string home = real_path(choose_home(given));
+// What goes on unseen after a lazy unmount.
+void warn_of(const std::vector<std::string>& running, const std::string& home) {
+  if (running.empty()) return;
+  fmt::print(
+      stderr,
+      "warning: these VMs still run from the mount that was {}, out of limactl's reach: {}; end each by "
+      "shutting it down inside, before anything is started or mounted there\n",
+      home, fmt::join(running, ", "));
+}
+
+struct UmountArguments {
+  std::string mountpoint;
+  std::string home;
+  bool lazy = false;
+};
+
+void run_umount(const UmountArguments& arguments) {
+  const std::string home =
+      real_path(arguments.mountpoint.empty() ? choose_home(arguments.home) : arguments.mountpoint);
   if (!is_mountpoint(home)) {
     throw Refusal(fmt::format("{} is not mounted: there is nothing to unmount", home));
   }
+  const bool dead = is_dead_mount(home);
   const std::vector<std::string> running = running_vms(home);
-  if (!running.empty()) {
+  if (!running.empty() && !arguments.lazy) {
     throw Refusal(fmt::format("VMs run from {}: {}; stop them first (limactl stop NAME)", home,
                               fmt::join(running, ", ")));
   }
-  unmount(home);
+  unmount(home, arguments.lazy, dead);
+  warn_of(running, home);
 }
 
 }  // namespace
 
 void add_umount(CLI::App& program, int&) {
   CLI::App* command = program.add_subcommand("umount", "Unmount, if no VM runs from the home");
-  auto home = std::make_shared<std::string>();
-  command->add_option("MOUNTPOINT", *home, "Where it is mounted; else $LIMA_HOME, else ~/.lima")
-      ->option_text("DIR");
+  auto arguments = std::make_shared<UmountArguments>();
+  auto* mountpoint =
+      command->add_option("MOUNTPOINT", arguments->mountpoint, "Where it is mounted; else as --home says")
+          ->option_text("DIR");
+  add_home_option(*command, arguments->home)->excludes(mountpoint);
+  command->add_flag("--lazy", arguments->lazy, "Detach at once, also while VMs run: dangerous, see below");
   command->footer(
-      "Limits stay: they are files in the home, and hold again at the next mount.\n"
+      "Limits stay: they are files in the home, and hold again at the next mount. A mount whose daemon died "
+      "is unmounted too.\n"
+      "\n"
+      "--lazy takes the mount out of sight and leaves what is open as it is. The danger: a VM that runs goes "
+      "on, within its limit, until it ends, and the daemon serves it until its last file is closed; but "
+      "everybody else sees the bare tree. .usage shows nothing, limits cannot be raised, a VM paused at its "
+      "limit stays paused, limactl reaches neither QMP nor the host agent by their sockets and cannot stop "
+      "it "
+      "in order. What is started now runs without any limit. Starting the same VM once more would have two "
+      "QEMUs write one disk. Use it for a dead mount that is in use; with a live one, stop the VMs instead.\n"
+      "\n"
       "Examples:\n"
       "  limaquota umount\n"
-      "  limaquota umount /mnt/lima");
-  command->callback([home] { run_umount(*home); });
+      "  limaquota umount /mnt/lima\n"
+      "  limaquota umount --lazy          the daemon died and files are still open");
+  command->callback([arguments] { run_umount(*arguments); });
 }
 
 }  // namespace limaquota
