@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -171,8 +171,8 @@ bool is_mountpoint(const std::string& directory) {
 }
 
 bool is_dead_mount(const std::string& directory) {
-  struct stat st {};
-  return ::stat(directory.c_str(), &st) != 0 && errno == ENOTCONN;
+  struct statvfs answer {};  // stat() might be answered from the kernel's cache
+  return ::statvfs(directory.c_str(), &answer) != 0 && errno == ENOTCONN;
 }
 
 std::string real_path(const std::string& path) {

@@ -208,6 +208,15 @@ class Home:
     def signal_daemon(self, number):
         self._daemon.send_signal(number)
 
+    def kill_daemon(self):
+        """The mount is dead then."""
+        self._daemon.kill()
+        self._daemon.wait()
+
+    def daemon_status(self):
+        """None while it runs."""
+        return self._daemon.poll()
+
     def log(self):
         with open(os.path.join(self.directory, "log"), encoding="utf-8", errors="replace") as file:
             return file.read()
