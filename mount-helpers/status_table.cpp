@@ -139,6 +139,34 @@ std::string status_table(const Snapshot& snapshot, TableStyle style) {
   return table(accounts, style) + "\n" + unlimited_line(snapshot) + host_line(snapshot.host);
 }
 
+std::string savings_text(const Savings& savings) {
+  std::string text;
+  for (const FreeableKind kind : {FreeableKind::stopped, FreeableKind::temporary, FreeableKind::detached}) {
+    std::string names;
+    Bytes sum;
+    for (const Freeable& item : savings.freeable) {
+      if (item.kind != kind) continue;
+      names +=
+          fmt::format("{}{} {}{}", names.empty() ? "" : ", ", escape_name(item.name), format_size(item.bytes),
+                      kind == FreeableKind::temporary && item.running ? " (running)" : "");
+      sum += item.bytes;
+    }
+    if (names.empty()) continue;
+    const std::string_view what = kind == FreeableKind::stopped ? "stopped VMs (limactl delete NAME)"
+                                  : kind == FreeableKind::temporary
+                                      ? "temporary VMs (limactl delete NAME)"
+                                      : "detached disks (limactl disk delete NAME)";
+    text += fmt::format("Could be freed, {}: {}: {}\n", format_size(sum), what, names);
+  }
+  std::string names;
+  for (const UnusedLimit& limit : savings.unused_limits) {
+    names += fmt::format("{}{} {}", names.empty() ? "" : ", ", escape_name(limit.name),
+                         limit.limit ? format_size(*limit.limit) : "damaged");
+  }
+  if (!names.empty()) text += fmt::format("Limits without a VM (rm .quota/NAME): {}\n", names);
+  return text;
+}
+
 std::string account_status(const AccountFigures& account, TableStyle style) {
   std::string text = table({&account}, style);
   for (const DiskFigures& disk : account.disks) {

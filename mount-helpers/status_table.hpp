@@ -5,6 +5,7 @@
 #include <string>
 
 #include "accounting/figures.hpp"
+#include "mount-helpers/status_savings.hpp"
 #include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
@@ -14,6 +15,10 @@ namespace limaquota {
 std::string status_table(const Snapshot& snapshot, TableStyle style);
 // One account: its row, then its disks and what was refused.
 std::string account_status(const AccountFigures& account, TableStyle style);
+
+// What could be freed and which limits have no VM, a line each; nothing where there is none. Names are
+// escaped.
+std::string savings_text(const Savings& savings);
 
 // "45 s", "12 min", "3 h 20 min", "4 days", "over a year".
 std::string format_duration(uint64_t seconds);

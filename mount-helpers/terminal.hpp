@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,6 +22,8 @@ struct TableStyle {
 TableStyle style_of_output();
 // Columns that text takes on a terminal: characters, not bytes, of UTF-8.
 size_t columns_of(std::string_view text);
+// One line of another program's words, without what a terminal might obey: control characters become '?'.
+std::string printable(std::string_view text);
 // "████░░░░": share 0..1 of `cells`, rounded down, so that a full bar means all of it.
 std::string bar_text(double share, size_t cells, bool unicode);
 
@@ -47,6 +50,12 @@ class Progress {
   std::chrono::steady_clock::time_point started_;
   std::chrono::steady_clock::time_point next_;
 };
+
+// A text on standard output that is shown again and again, every `period`, until SIGINT, SIGTERM or SIGHUP.
+// On a terminal it is redrawn in place, also when the window changes; what does not fit is cut off; the
+// cursor is hidden and comes back at the end, also when `text` throws, and while stopped by ^Z. Elsewhere the
+// texts follow each other. Not thread safe: no other thread may be there, since signals are taken.
+void show_repeatedly(const std::function<std::string()>& text, std::chrono::milliseconds period);
 
 // Asks a question that is answered by y or n. Where standard input is no terminal nobody can answer: throws
 // Refusal, saying that `--yes` answers it.
