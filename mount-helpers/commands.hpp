@@ -27,5 +27,6 @@ void add_metrics(CLI::App& program, int& status);
 void add_resume(CLI::App& program, int& status);
 void add_stop(CLI::App& program, int& status);
 void add_watch(CLI::App& program, int& status);
+void add_doctor(CLI::App& program, int& status);
 
 }  // namespace limaquota

@@ -1,0 +1,90 @@
+// The user's systemd units: ours, and Lima's own, which must not start on the bare tree.
+#include <fmt/format.h>
+#include <pwd.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+
+#include "accounting/usage_text.hpp"
+#include "mount-helpers/doctor.hpp"
+#include "mount-helpers/process.hpp"
+
+namespace limaquota {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* mount_unit = "limaquota.service";
+constexpr std::string_view lima_unit = "lima-vm@";
+constexpr std::chrono::seconds manager_deadline{5};
+
+fs::path unit_directory() {
+  const char* config = std::getenv("XDG_CONFIG_HOME");
+  if (config != nullptr && *config != '\0') return fs::path(config) / "systemd" / "user";
+  const char* home = std::getenv("HOME");
+  return home == nullptr ? fs::path() : fs::path(home) / ".config" / "systemd" / "user";
+}
+
+// "lima-vm@x.service, ..." that default.target starts.
+std::string lima_units(const fs::path& directory) {
+  std::string names;
+  std::error_code error;
+  for (fs::directory_iterator entry(directory / "default.target.wants", error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (!name.starts_with(lima_unit)) continue;
+    names += (names.empty() ? "" : ", ") + escape_name(name);
+  }
+  return names;
+}
+
+void check_active(Findings& findings) {
+  RunOptions options;
+  options.deadline = manager_deadline;
+  const Ended ended = run_program({"systemctl", "--user", "is-active", mount_unit}, options);
+  if (ended.ok()) {
+    findings.push_back({Severity::ok, "units", fmt::format("{} is active", mount_unit), ""});
+    return;
+  }
+  const bool inactive = ended.out.starts_with("inactive") || ended.out.starts_with("failed");
+  findings.push_back(
+      {Severity::note, "units",
+       inactive ? fmt::format("{} is {}", mount_unit, ended.out.substr(0, ended.out.find('\n')))
+                : fmt::format("no user manager answers; {} counts from the next login", mount_unit),
+       inactive ? fmt::format("systemctl --user start {0}, or journalctl --user -u {0}", mount_unit) : ""});
+}
+
+void check_linger(Findings& findings) {
+  const passwd* user = ::getpwuid(::geteuid());
+  std::error_code error;
+  if (user == nullptr || fs::exists(fs::path("/var/lib/systemd/linger") / user->pw_name, error)) return;
+  findings.push_back({Severity::note, "units",
+                      "VMs outlive a logout, but the mount then ends with the login session",
+                      "loginctl enable-linger"});
+}
+
+}  // namespace
+
+void check_units(const Patient&, Findings& findings) {
+  const fs::path directory = unit_directory();
+  std::error_code error;
+  const bool ours = !directory.empty() && fs::exists(directory / mount_unit, error);
+  const bool ordered = fs::exists(directory / "lima-vm@.service.d" / "limaquota.conf", error);
+  if (const std::string names = lima_units(directory); !names.empty() && !(ours && ordered)) {
+    findings.push_back(
+        {Severity::problem, "units",
+         fmt::format("{} start at login without waiting for the mount, so on the bare tree", names),
+         "limaquota enable"});
+  }
+  if (!ours) {
+    findings.push_back(
+        {Severity::note, "units", "nothing mounts it after a login", "limaquota enable, or /etc/fstab"});
+    return;
+  }
+  check_active(findings);
+  check_linger(findings);
+}
+
+}  // namespace limaquota
