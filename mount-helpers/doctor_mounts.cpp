@@ -1,19 +1,23 @@
 // The mount itself, dead ones, and what lies beneath and within.
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
+#include <csignal>
 
 #include "accounting/usage_text.hpp"
+#include "fs/fd.hpp"
 #include "fs/preflight.hpp"
 #include "mount-helpers/doctor.hpp"
 #include "mount-helpers/home.hpp"
-#include "mount-helpers/process.hpp"
 
 namespace limaquota {
 namespace {
 
-constexpr std::chrono::seconds daemon_deadline{5};
+constexpr int daemon_deadline_ms = 5000;
 constexpr std::string_view our_type = "fuse.limaquota";
 
 bool lies_below(const std::string& path, const std::string& directory) {
@@ -120,14 +124,31 @@ void check_backing(const Patient& patient, const std::vector<MountedAt>& all, Fi
 
 }  // namespace
 
+// A process that waits for a daemon that hangs cannot be killed, not even waited for: so the question is
+// asked by a child that can be left alone, with nothing open that somebody else might wait for.
 MountState mount_state(const std::string& directory) {
   if (!is_mountpoint(directory)) return MountState::none;
-  // In a process of its own, which can be given up.
-  RunOptions options;
-  options.deadline = daemon_deadline;
-  const Ended ended = run_program({"stat", "-f", "-c", "%T", "--", directory}, options);
-  if (ended.timed_out) return MountState::hung;
-  return is_dead_mount(directory) ? MountState::dead : MountState::alive;
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return MountState::alive;
+  const Fd answer(ends[0]);
+  Fd asked(ends[1]);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::close(fd);
+    const char said = is_dead_mount(directory) ? 'd' : 'a';
+    [[maybe_unused]] const ssize_t written = ::write(asked.get(), &said, 1);
+    ::_exit(0);
+  }
+  asked.reset();
+  pollfd polled{answer.get(), POLLIN, 0};
+  if (child > 0 && ::poll(&polled, 1, daemon_deadline_ms) == 0) {
+    ::kill(child, SIGKILL);
+    return MountState::hung;
+  }
+  char said = 'a';
+  [[maybe_unused]] const ssize_t got = ::read(answer.get(), &said, 1);
+  if (child > 0) ::waitpid(child, nullptr, 0);
+  return said == 'd' ? MountState::dead : MountState::alive;
 }
 
 void check_mounts(const Patient& patient, Findings& findings) {
