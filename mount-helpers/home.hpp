@@ -17,6 +17,7 @@ std::string choose_home(const std::string& given);
 
 // The text of `.usage/<name>` of the home. Throws Refusal where it is not mounted or not readable.
 std::string read_usage(const std::string& home, const std::string& name);
+
 // The --home option, which every command has.
 CLI::Option* add_home_option(CLI::App& command, std::string& home);
 

@@ -213,9 +213,6 @@ class Home:
         self._daemon.kill()
         self._daemon.wait()
 
-    def signal_daemon(self, number):
-        self._daemon.send_signal(number)
-
     def daemon_status(self):
         """None while it runs."""
         return self._daemon.poll()
