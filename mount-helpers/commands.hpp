@@ -28,5 +28,7 @@ void add_resume(CLI::App& program, int& status);
 void add_stop(CLI::App& program, int& status);
 void add_watch(CLI::App& program, int& status);
 void add_doctor(CLI::App& program, int& status);
+void add_plan(CLI::App& program, int& status);
+void add_apply(CLI::App& program, int& status);
 
 }  // namespace limaquota

@@ -97,6 +97,19 @@ void remove_limits(const std::string& home, const std::string& account) {
   throw Refusal(fmt::format("cannot remove {}: {}", path, std::strerror(errno)));
 }
 
+std::optional<std::string> limit_text(const std::string& home, const std::string& account) {
+  return read_text(path_of(home, account));
+}
+
+void restore_limit_text(const std::string& home, const std::string& account,
+                        const std::optional<std::string>& text) {
+  if (text) {
+    write_text(path_of(home, account), *text);
+  } else {
+    remove_limits(home, account);
+  }
+}
+
 Lent::Lent(std::string home, std::string account, Bytes amount, std::chrono::seconds duration)
     : home_(std::move(home)), account_(std::move(account)) {
   before_ = read_limits(home_, account_);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <optional>
 #include <string>
 
 #include "accounting/limits.hpp"
@@ -19,6 +20,12 @@ void write_limits(const std::string& home, const std::string& account, const Lim
 void write_limit(const std::string& home, const std::string& account, Bytes limit);
 // The account goes back to the default. No error where it has no file. Throws Refusal.
 void remove_limits(const std::string& home, const std::string& account);
+// The text of the account's limit file as it stands, damaged or not; nothing where there is none. Throws
+// Refusal.
+std::optional<std::string> limit_text(const std::string& home, const std::string& account);
+// Makes it so again; nothing: no file. Throws Refusal.
+void restore_limit_text(const std::string& home, const std::string& account,
+                        const std::optional<std::string>& text);
 
 // A loan: room lent to an account while this object lives. It ends by itself at `duration` from the last
 // lending, whatever becomes of this process: the daemon sees to that. Not thread safe.

@@ -1,0 +1,180 @@
+// limaquota apply TEMPLATE --name VM [--start] [--force] [--home DIR]
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+
+#include "accounting/layout.hpp"
+#include "accounting/size_text.hpp"
+#include "accounting/usage_text.hpp"
+#include "mount-helpers/commands.hpp"
+#include "mount-helpers/home.hpp"
+#include "mount-helpers/plan.hpp"
+#include "mount-helpers/process.hpp"
+#include "mount-helpers/quota.hpp"
+
+namespace limaquota {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ApplyArguments {
+  std::string name_or_path;
+  std::string vm;
+  std::string home;
+  bool start = false;
+  bool force = false;
+};
+
+// What Lima takes for a name: letters and digits, with single `.`, `_` or `-` between them, at most 76.
+// Source: Lima 2.2, pkg/identifiers.
+bool is_lima_name(const std::string& name) {
+  constexpr size_t longest = 76;
+  if (name.size() > longest) return false;
+  bool separated = true;
+  for (const char c : name) {
+    const bool is_separator = c == '.' || c == '_' || c == '-';
+    if (is_separator ? separated : std::isalnum(static_cast<unsigned char>(c)) == 0) return false;
+    separated = is_separator;
+  }
+  return !separated;
+}
+
+// The limit of a VM that is about to be made; taken back, unless it is kept.
+class LimitFirst {
+ public:
+  LimitFirst(const std::string& home, const std::string& vm, Bytes limit)
+      : home_(home), vm_(vm), former_(limit_text(home, vm)) {
+    write_limit(home, vm, limit);
+  }
+  ~LimitFirst() {
+    if (kept_) return;
+    try {
+      restore_limit_text(home_, vm_, former_);
+    } catch (const std::exception& error) {
+      fmt::print(stderr, "limaquota: the limit of {} is not taken back: {}\n", escape_name(vm_),
+                 error.what());
+    }
+  }
+  LimitFirst(const LimitFirst&) = delete;
+  LimitFirst& operator=(const LimitFirst&) = delete;
+  void keep() { kept_ = true; }
+
+ private:
+  std::string home_, vm_;
+  std::optional<std::string> former_;
+  bool kept_ = false;
+};
+
+void refuse_what_is_there(const std::string& home, const ApplyArguments& arguments, Bytes limit) {
+  const std::string vm = escape_name(arguments.vm);
+  if (fs::exists(fs::symlink_status(fs::path(home) / arguments.vm))) {
+    throw Refusal(
+        fmt::format("there is a VM '{0}' already: choose another name, or \"limactl delete {0}\"", vm));
+  }
+  if (arguments.force || !has_limit_file(home, arguments.vm)) return;
+  const Bytes former = read_limits(home, arguments.vm).limit;
+  if (former == limit) return;
+  throw Refusal(
+      fmt::format("there is a limit of {} for '{}' already, not {}: remove {}/.quota/{}, or use --force",
+                  format_size(former), vm, format_size(limit), home, vm));
+}
+
+// `status` calls a VM temporary by this file; it goes with the name, so an older VM's file is replaced.
+void store_profile(const std::string& home, const ApplyArguments& arguments, const Candidate& candidate) {
+  const fs::path directory = fs::path(home) / "_config" / "limaquota";
+  const fs::path file = directory / (arguments.vm + ".yaml");
+  std::error_code error;
+  if (!candidate.profile) {
+    fs::remove(file, error);
+    return;
+  }
+  fs::create_directories(directory, error);
+  const fs::path scratch = directory / ("." + arguments.vm + ".new");
+  std::ofstream stream(scratch, std::ios::binary | std::ios::trunc);
+  stream << candidate.profile_text;
+  stream.close();
+  if (stream) fs::rename(scratch, file, error);
+  if (!stream || error) {
+    fmt::print(stderr, "warning: its profile could not be kept as {}; status will not know it\n",
+               file.string());
+  }
+}
+
+void run_limactl(const std::string& home, const std::vector<std::string>& words,
+                 const std::string& aftermath) {
+  RunOptions options;
+  options.environment = {"LIMA_HOME=" + home};
+  options.show = true;
+  std::vector<std::string> all = {"limactl"};
+  all.insert(all.end(), words.begin(), words.end());
+  const Ended ended = run_program(all, options);
+  if (ended.ok()) return;
+  throw Refusal(fmt::format("limactl {} failed ({}){}", words.front(), ended.complaint(), aftermath));
+}
+
+int run_apply(const ApplyArguments& arguments) {
+  if (!is_lima_name(arguments.vm)) {
+    throw WrongUse(fmt::format("'{}' is no name for a VM: letters and digits, with single . _ - between them",
+                               escape_name(arguments.vm)));
+  }
+  const std::string home = choose_home(arguments.home);
+  read_report(home);  // refuses where it is not mounted
+  const HostView host = look_at_host(home, std::nullopt);
+  const Plan plan = make_plan({read_candidate(home, arguments.name_or_path)}, host);
+  const Candidate& candidate = plan.candidates.front();
+  refuse_what_is_there(home, arguments, candidate.vm.limit);
+  fmt::print("{}\n", plan_text(plan));
+  if (!plan.fits() && !arguments.force) {
+    throw Refusal(
+        fmt::format("{} is not made: it does not fit, {} are missing (--force makes it none the less)",
+                    escape_name(arguments.vm), format_size(plan.answer.missing)));
+  }
+  if (!find_program("limactl")) throw Refusal("no limactl in PATH: install Lima first");
+  std::fflush(stdout);  // before limactl's own output
+
+  LimitFirst limit(home, arguments.vm, candidate.vm.limit);
+  run_limactl(home, {"create", "--tty=false", "--name=" + arguments.vm, candidate.file.string()},
+              ": the limit is taken back");
+  limit.keep();
+  store_profile(home, arguments, candidate);
+  fmt::print("{}: made, limit {}\n", escape_name(arguments.vm), format_size(candidate.vm.limit));
+  if (!arguments.start) return 0;
+  std::fflush(stdout);
+  run_limactl(home, {"start", "--tty=false", arguments.vm}, ": the VM and its limit stay");
+  return 0;
+}
+
+}  // namespace
+
+void add_apply(CLI::App& program, int& status) {
+  CLI::App* command = program.add_subcommand("apply", "Makes a VM by a template, its limit first");
+  auto arguments = std::make_shared<ApplyArguments>();
+  command
+      ->add_option("TEMPLATE", arguments->name_or_path,
+                   "A Lima template: a file, or the name of one that ships with limaquota")
+      ->required()
+      ->option_text(" ");
+  command->add_option("--name", arguments->vm, "The new VM's name")->option_text("VM")->required();
+  command->add_flag("--start", arguments->start, "Also starts it");
+  command->add_flag("--force", arguments->force,
+                    "Makes it though it does not fit, and though there is another limit for that name");
+  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
+      ->option_text("DIR");
+  command->footer(
+      "Plans as \"limaquota plan\" does and goes on where it fits. The limit is the profile's, or else the "
+      "virtual\n"
+      "size; it is written before limactl creates the VM, so that it is held from the VM's first byte, and "
+      "taken\n"
+      "back where that fails.\n"
+      "Examples:\n"
+      "  limaquota apply zfs-test-minimal --name zfs\n"
+      "  limaquota apply ./my-template.yaml --name build --start");
+  command->callback([arguments, &status] { status = run_apply(*arguments); });
+}
+
+}  // namespace limaquota
