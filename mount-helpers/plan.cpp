@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <memory>
+#include <optional>
 
 #include "accounting/size_text.hpp"
 #include "accounting/usage_text.hpp"
@@ -15,7 +16,7 @@ namespace {
 
 struct PlanArguments {
   std::vector<std::string> templates;
-  std::string free;
+  std::optional<std::string> free;
   std::string home;
   bool strict = false;
   bool json = false;
@@ -71,11 +72,11 @@ int plan_shipped(const std::string& home, const HostView& host, const PlanArgume
 
 void run_plan(const PlanArguments& arguments, int& status) {
   std::optional<Bytes> free;
-  if (!arguments.free.empty()) {
-    free = parse_size(arguments.free);
+  if (arguments.free) {
+    free = parse_size(*arguments.free);
     if (!free) {
       throw WrongUse(fmt::format("--free: '{}' is no size; write 20GB, 1.5TiB or 500M (binary units)",
-                                 escape_name(arguments.free)));
+                                 escape_name(*arguments.free)));
     }
   }
   const std::string home = choose_home(arguments.home);

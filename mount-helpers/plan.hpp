@@ -21,7 +21,7 @@ struct Candidate {
   std::string profile_text;
   std::string image_url;  // what Lima would download; empty: nothing, or not known
   bool image_cached = false;
-  std::vector<std::string> disks;  // the additional disks, by name
+  std::vector<std::string> disks;  // the additional disks that no VM uses yet
   std::vector<std::string> notes;  // for whoever reads the plan: what was assumed, what is odd
 };
 
@@ -31,6 +31,7 @@ struct HostView {
   Snapshot snapshot;        // of the home as it is
   bool free_given = false;  // by --free, for a host that may be another
   bool mounted = false;
+  std::vector<std::string> notes;  // what could not be counted
 };
 
 // VMs that are to be made together, and the answer.

@@ -11,8 +11,8 @@
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
-#include "mount-helpers/lima_vms.hpp"
 #include "mount-helpers/plan.hpp"
+#include "mount-helpers/survey.hpp"
 
 namespace limaquota {
 namespace {
@@ -32,13 +32,14 @@ Bytes free_space(fs::path directory) {
   return Bytes(st.f_bavail) * st.f_frsize;
 }
 
-// The one place that knows the figures of a home that is not mounted.
-Snapshot existing(const std::string& home, bool& mounted) {
-  mounted = is_mountpoint(fs::weakly_canonical(fs::absolute(home)).string());
-  if (mounted || !lima_vms(home).empty()) return read_report(home).snapshot;
-  Snapshot none;
-  none.host.free = free_space(fs::absolute(home));
-  none.host.reserve = default_host_reserve;
+// A home that is not there yet is an empty one.
+Report existing(const std::string& home, bool& mounted) {
+  mounted = false;
+  std::error_code error;
+  if (fs::exists(home, error) || error) return read_report_or_survey(home, mounted);
+  Report none;
+  none.snapshot.host.free = free_space(fs::absolute(home));
+  none.snapshot.host.reserve = default_host_reserve;
   return none;
 }
 
@@ -78,7 +79,9 @@ Bytes images_of(const std::vector<Candidate>& candidates, bool free_given, std::
 
 HostView look_at_host(const std::string& home, std::optional<Bytes> free) {
   HostView view;
-  view.snapshot = existing(home, view.mounted);
+  Report report = existing(home, view.mounted);
+  view.snapshot = std::move(report.snapshot);
+  view.notes = std::move(report.notes);
   view.free_given = free.has_value();
   const HostFigures& host = view.snapshot.host;
   view.room = {free.value_or(host.free), host.reserve, host.worst_case};

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <set>
 
 #include "accounting/image_header.hpp"
 #include "accounting/layout.hpp"
@@ -28,7 +29,6 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view profile_suffix = ".profile.yaml";
 constexpr std::string_view template_suffix = ".yaml";
-constexpr int most_bases_deep = 8;
 
 std::string shown(const fs::path& path) { return escape_name(path.string()); }
 
@@ -74,31 +74,42 @@ std::optional<fs::path> local_path(std::string locator, const fs::path& director
   return directory / locator;
 }
 
-// Merges the bases in that are files; says of the others that they are not read.
-Template with_bases(Template from, const fs::path& directory, std::vector<std::string>& unread, int depth) {
-  for (const std::string& base : std::vector<std::string>(from.bases)) {
-    const std::optional<fs::path> path = local_path(base, directory);
-    if (!path || depth >= most_bases_deep || !fs::exists(*path)) {
-      unread.push_back(base);
-      continue;
+// Merges the bases in that are files, each once, and remembers those that are not read.
+class Bases {
+ public:
+  Template merged(Template from, const fs::path& directory) {
+    for (const std::string& base : std::vector<std::string>(from.bases)) {
+      const std::optional<fs::path> path = local_path(base, directory);
+      std::error_code error;
+      if (!path || !fs::exists(*path, error) || seen_.size() >= most_bases || !seen_.insert(*path).second) {
+        unread.push_back(base);
+        continue;
+      }
+      from = fill_in(std::move(from), merged(template_at(*path), path->parent_path()));
     }
-    from = fill_in(std::move(from), with_bases(template_at(*path), path->parent_path(), unread, depth + 1));
+    return from;
   }
-  return from;
-}
+
+  std::vector<std::string> unread;
+
+ private:
+  static constexpr size_t most_bases = 64;
+  std::set<fs::path> seen_;
+};
 
 struct AdditionalDisk {
   Bytes virtual_size, allocated;
+  bool in_use = false;  // by a VM, which answers for its growth
 };
 
-AdditionalDisk find_disk(const std::string& home, const std::string& name, std::vector<std::string>& notes) {
+AdditionalDisk find_disk(const std::string& home, const std::string& name) {
   const fs::path directory = fs::path(home) / disks_directory / name;
   const fs::path image = directory / "datadisk";
   struct stat st {};
   const Fd file(is_vm_name(name) && name.find('/') == std::string::npos
                     ? ::open(image.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)
                     : -1);
-  if (!file || ::fstat(file.get(), &st) != 0) {
+  if (!file || ::fstat(file.get(), &st) != 0 || !S_ISREG(st.st_mode)) {
     throw Refusal(
         fmt::format("the additional disk '{0}' does not exist in {1}: make it with \"limactl disk create {0} "
                     "--size SIZE\"",
@@ -107,11 +118,8 @@ AdditionalDisk find_disk(const std::string& home, const std::string& name, std::
   std::vector<std::byte> head(image_header_bytes);
   const ssize_t got = ::pread(file.get(), head.data(), head.size(), 0);
   head.resize(got < 0 ? 0 : static_cast<size_t>(got));
-  if (fs::is_symlink(directory / "in_use_by")) {
-    notes.push_back(fmt::format("the additional disk '{}' is in use by another VM now", escape_name(name)));
-  }
   return {parse_image_header(head, Bytes(static_cast<uint64_t>(st.st_size))).virtual_size,
-          Bytes::of_st_blocks(st.st_blocks)};
+          Bytes::of_st_blocks(st.st_blocks), fs::is_symlink(directory / "in_use_by")};
 }
 
 std::string host_arch() {
@@ -160,8 +168,13 @@ void size_up(const std::string& home, Candidate& candidate, const Template& from
   vm.virtual_size = disk;
   Bytes present;
   for (const std::string& name : from.additional_disks) {
-    const AdditionalDisk found = find_disk(home, name, candidate.notes);
+    const AdditionalDisk found = find_disk(home, name);
     vm.virtual_size = plus_or_unlimited(vm.virtual_size, found.virtual_size);
+    if (found.in_use) {
+      candidate.notes.push_back(
+          fmt::format("warning: the additional disk '{}' is in use by another VM now", escape_name(name)));
+      continue;
+    }
     present = plus_or_unlimited(present, std::min(found.allocated, found.virtual_size));
     candidate.disks.push_back(name);
   }
@@ -241,27 +254,28 @@ Candidate read_candidate(const std::string& home, const std::string& name_or_pat
   candidate.file = find_template(name_or_path);
   candidate.name = candidate.file.stem().string();
   const fs::path directory = candidate.file.parent_path();
-  const fs::path config = fs::path(home) / "_config";
-  std::vector<std::string> unread;
+  const fs::path config = fs::absolute(home) / "_config";
+  Bases bases;
   Template own = template_at(candidate.file);
   if (fs::exists(config / "base.yaml")) own.bases.insert(own.bases.begin(), (config / "base.yaml").string());
-  own = with_bases(std::move(own), directory, unread, 0);
+  own = bases.merged(std::move(own), directory);
+  const bool base_unread = !bases.unread.empty();
   const bool certain = own.disk.has_value();
   const Template overrides = template_at(config / "override.yaml");
   Template filled = fill_in(overrides, fill_in(std::move(own), template_at(config / "default.yaml")));
-  filled.bases = unread;
+  filled.bases = bases.unread;
   const fs::path profile = directory / (candidate.name + std::string(profile_suffix));
   if (const std::optional<std::string> text = read_file(profile)) {
     candidate.profile = parsed_or_wrong_use(parse_profile(*text), profile);
     candidate.profile_text = *text;
   }
-  if (!certain && !overrides.disk && filled.disk && !unread.empty()) {
+  if (!certain && !overrides.disk && filled.disk && base_unread) {
     candidate.notes.push_back(
         fmt::format("warning: {} assumed as its disk, from _config/default.yaml: its base "
                     "is not read, and may say another",
                     format_size(*filled.disk)));
   }
-  size_up(home, candidate, filled, !unread.empty());
+  size_up(home, candidate, filled, base_unread);
   look_at_image(candidate, filled);
   return candidate;
 }

@@ -140,7 +140,8 @@ std::string sums_text(const Plan& plan) {
       fmt::format("Host: {} free{}, of which {} are its reserve; existing VMs may still grow by {}\n",
                   format_size(room.free), plan.host.free_given ? " (--free)" : "", format_size(room.reserve),
                   format_size(room.growth));
-  if (!plan.host.mounted && !plan.host.snapshot.accounts.empty()) text += "Not mounted: figures by du\n";
+  if (!plan.host.mounted) text += "The home is not mounted: its figures are counted by du\n";
+  for (const std::string& note : plan.host.notes) text += note + "\n";
   text += fmt::format("At the peak: {}{} + reserve {} = {} of {}: {}\n", estimate_text(answer.peak), images,
                       format_size(room.reserve), format_size(answer.needed), format_size(room.free),
                       left_text(answer.left, answer.missing));
