@@ -1,5 +1,4 @@
 // limaquota apply TEMPLATE --name VM [--start] [--force] [--home DIR]
-#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -49,7 +48,9 @@ class LimitFirst {
  public:
   LimitFirst(const std::string& home, const std::string& vm, Bytes limit)
       : home_(home), vm_(vm), former_(limit_text(home, vm)) {
-    write_limit(home, vm, limit);
+    Limits limits = former_ ? read_limits(home, vm) : Limits{};
+    limits.limit = limit;
+    write_limits(home, vm, limits);
   }
   ~LimitFirst() {
     if (kept_) return;

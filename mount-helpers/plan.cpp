@@ -16,7 +16,8 @@ namespace {
 
 struct PlanArguments {
   std::vector<std::string> templates;
-  std::optional<std::string> free;
+  std::string free;
+  bool free_given = false;
   std::string home;
   bool strict = false;
   bool json = false;
@@ -72,11 +73,11 @@ int plan_shipped(const std::string& home, const HostView& host, const PlanArgume
 
 void run_plan(const PlanArguments& arguments, int& status) {
   std::optional<Bytes> free;
-  if (arguments.free) {
-    free = parse_size(*arguments.free);
+  if (arguments.free_given) {
+    free = parse_size(arguments.free);
     if (!free) {
       throw WrongUse(fmt::format("--free: '{}' is no size; write 20GB, 1.5TiB or 500M (binary units)",
-                                 escape_name(*arguments.free)));
+                                 escape_name(arguments.free)));
     }
   }
   const std::string home = choose_home(arguments.home);
@@ -112,7 +113,10 @@ void add_plan(CLI::App& program, int& status) {
       "  limaquota plan zfs-test-minimal zfs-kernel-build --free 20GB\n"
       "  limaquota plan my-template.yaml --strict\n"
       "  limaquota plan --free 10GB                 which of the shipped templates fit");
-  command->callback([arguments, &status] { run_plan(*arguments, status); });
+  command->callback([command, arguments, &status] {
+    arguments->free_given = command->count("--free") > 0;  // an empty text is given, and is no size
+    run_plan(*arguments, status);
+  });
 }
 
 }  // namespace limaquota

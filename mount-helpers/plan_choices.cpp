@@ -69,7 +69,7 @@ Bytes images_of(const std::vector<Candidate>& candidates, bool free_given, std::
                                   escape_name(url)));
     } else {
       notes.push_back(
-          fmt::format("image not counted, size unknown, not in Lima's cache: {}", escape_name(url)));
+          fmt::format("image not counted: size unknown, not in Lima's cache: {}", escape_name(url)));
     }
   }
   return images;

@@ -66,28 +66,25 @@ Row row_of(const PlanAnswer& answer, std::string name) {
                 answer.worst_case);
 }
 
-// "base OS 1.5 GiB, objects 6 GiB (then 2 GiB)".
-std::string lines_text(const Profile& profile) {
-  std::string text;
-  for (const ProfileLine& line : profile.lines) {
-    if (!text.empty()) text += ", ";
-    text += fmt::format("{} {}", escape_words(line.name), estimate_text(line.peak));
-    if (line.steady != line.peak) text += fmt::format(" (then {})", estimate_text(line.steady));
+// The lines of its profile, in the columns of the peak and of the steady state.
+void add_lines(std::vector<Row>& rows, const Candidate& candidate) {
+  if (!candidate.profile) return;
+  for (const ProfileLine& line : candidate.profile->lines) {
+    rows.push_back(
+        {"  " + escape_words(line.name), "", "", estimate_text(line.peak), estimate_text(line.steady), ""});
   }
-  return text;
 }
 
 std::string zfs_text(const ZfsMirror& pool) {
   const Bytes usable = zfs_mirror_usable(pool.file);
   std::string text = fmt::format(
-      "  ZFS: a mirror of {} files is full at about {} of incompressible data: ZFS keeps slop space (1/32 of "
-      "the "
-      "pool, at least 128 MiB, at most half)\n",
+      "  ZFS: a mirror of {} files is full at about {} of incompressible data:\n"
+      "  it keeps slop space of 1/32 of the pool, at least 128 MiB, at most half\n",
       format_size(pool.file), format_size(usable));
   if (pool.quota && *pool.quota > usable) {
     const Bytes file = zfs_mirror_file_for(*pool.quota);
     text += fmt::format(
-        "       so its quota of {} is never reached: that takes files of {} ({} more for the mirror)\n",
+        "  so its quota of {} is never reached: that takes files of {} ({} more for the mirror)\n",
         format_size(*pool.quota), format_size(file), format_size(minus_or_zero(file, pool.file) * 2));
   }
   return text;
@@ -104,9 +101,12 @@ std::string candidate_text(const Candidate& candidate) {
   std::string text;
   if (candidate.profile) {
     const Profile& profile = *candidate.profile;
-    std::string head = profile.advice.empty() ? "" : escape_words(profile.advice) + "; ";
-    if (profile.temporary) head += "temporary, to be deleted when its work is done; ";
-    text += fmt::format("{}: {}{}\n", escape_name(candidate.name), head, lines_text(profile));
+    if (!profile.advice.empty()) {
+      text += fmt::format("{}: {}\n", escape_name(candidate.name), escape_words(profile.advice));
+    }
+    if (profile.temporary) {
+      text += fmt::format("{}: temporary, deleted when its work is done\n", escape_name(candidate.name));
+    }
     if (profile.zfs) text += zfs_text(*profile.zfs);
     text += must_text(candidate);
   }
@@ -197,6 +197,7 @@ std::string plan_text(const Plan& plan) {
     const PlannedVm& vm = candidate.vm;
     rows.push_back(
         row_of(escape_name(candidate.name), vm.virtual_size, vm.limit, vm.peak, vm.steady, vm.worst_case()));
+    add_lines(rows, candidate);
   }
   if (plan.candidates.size() > 1) rows.push_back(row_of(plan.answer, "together"));
   std::string text = table(rows, figure_columns) + kept_text(plan) + "\n";

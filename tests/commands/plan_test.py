@@ -209,7 +209,7 @@ def test_images_are_counted_where_lima_has_to_download_them(new_home):
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = os.path.join(home.directory, "cache")
     try:
-        expect_in(["image not counted", "size unknown"], plan(home, path))
+        expect_in(["image not counted: size unknown"], plan(home, path))
         template(home, "image: 3MiB\n", "t.profile.yaml")
         expect_equal(facts(home, path)["images"], 3 * MIB, "one download")
         expect_equal(facts(home, path, path)["images"], 3 * MIB, "two VMs share a download")
