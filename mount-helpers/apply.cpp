@@ -11,6 +11,7 @@
 #include "accounting/size_text.hpp"
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
+#include "mount-helpers/end_signals.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/plan.hpp"
 #include "mount-helpers/process.hpp"
@@ -106,11 +107,13 @@ void store_profile(const std::string& home, const ApplyArguments& arguments, con
   }
 }
 
-void run_limactl(const std::string& home, const std::vector<std::string>& words,
+// Throws Refusal where it fails, also where it was ended since we were told to end.
+void run_limactl(const std::string& home, EndSignals& signals, const std::vector<std::string>& words,
                  const std::string& aftermath) {
   RunOptions options;
   options.environment = {"LIMA_HOME=" + home};
   options.show = true;
+  options.keep_on = [&signals] { return !signals.came(); };
   std::vector<std::string> all = {"limactl"};
   all.insert(all.end(), words.begin(), words.end());
   const Ended ended = run_program(all, options);
@@ -138,15 +141,16 @@ int run_apply(const ApplyArguments& arguments) {
   if (!find_program("limactl")) throw Refusal("no limactl in PATH: install Lima first");
   std::fflush(stdout);  // before limactl's own output
 
+  EndSignals signals;  // whatever ends us, a limit that is for nothing is taken back
   LimitFirst limit(home, arguments.vm, candidate.vm.limit);
-  run_limactl(home, {"create", "--tty=false", "--name=" + arguments.vm, candidate.file.string()},
+  run_limactl(home, signals, {"create", "--tty=false", "--name=" + arguments.vm, candidate.file.string()},
               ": the limit is taken back");
   limit.keep();
   store_profile(home, arguments, candidate);
   fmt::print("{}: made, limit {}\n", escape_name(arguments.vm), format_size(candidate.vm.limit));
   if (!arguments.start) return 0;
   std::fflush(stdout);
-  run_limactl(home, {"start", "--tty=false", arguments.vm}, ": the VM and its limit stay");
+  run_limactl(home, signals, {"start", "--tty=false", arguments.vm}, ": the VM and its limit stay");
   return 0;
 }
 

@@ -1,9 +1,10 @@
 """limaquota apply: the limit is there before limactl makes the VM, and goes where that fails. limactl is a stand-in."""
 import json
 import os
+import signal
 import subprocess
 
-from harness import HELPERS, MIB, expect
+from harness import HELPERS, MIB, expect, wait_for
 
 os.environ["LIMAQUOTA_TEMPLATES"] = os.path.abspath(os.path.join(HELPERS, "templates"))
 
@@ -14,6 +15,7 @@ vm=$3
 for word in "$@"; do case $word in --name=*) vm=${word#--name=} ;; esac; done
 printf '%s|' "$@" >>"$RECORD"
 printf '%s\\n' "$(grep -s limit "$LIMA_HOME/.quota/$vm")" >>"$RECORD"
+[ -z "$HANGS" ] || exec sleep 100
 [ "$1" != "$FAILS" ] || { echo "stand-in: no" >&2; exit 3; }
 [ "$1" != create ] || { mkdir "$LIMA_HOME/$vm"; echo "disk: 1GiB" >"$LIMA_HOME/$vm/lima.yaml"; }
 """
@@ -93,6 +95,23 @@ def test_a_failing_limactl_takes_the_limit_back(new_home):
     applied.run(applied.template, "--name", "vm", "--force", status=1, fails="create")
     expect("64MiB" in applied.calls()[-1] and applied.limit_text("vm") == kept,
            f"also with --force: {applied.limit_text('vm')!r}")
+    applied.home.close()
+
+
+def test_an_apply_that_is_ended_takes_the_limit_back(new_home):
+    applied = mounted(new_home)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        environment = {**os.environ, "PATH": f"{applied.bin}:{os.environ['PATH']}", "RECORD": applied.record,
+                       "FAILS": "", "HANGS": "yes"}
+        calls = len(applied.calls())
+        process = subprocess.Popen([applied.home.limaquota, "apply", applied.template, "--name", "vm", "--home",
+                                    applied.home.mountpoint], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   env=environment)
+        wait_for(lambda before=calls: len(applied.calls()) > before, "limactl is called")
+        expect(applied.limit_text("vm") == "limit 64MiB\n", "the limit is there meanwhile")
+        process.send_signal(number)
+        expect(process.wait(60) == 1, f"{number}: status {process.returncode}")
+        expect(applied.limit_text("vm") is None, f"{number}: the limit is taken back")
     applied.home.close()
 
 
