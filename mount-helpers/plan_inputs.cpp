@@ -225,7 +225,7 @@ fs::path find_template(const std::string& name_or_path) {
     throw WrongUse(fmt::format("no template {}", escape_name(name_or_path)));
   }
   const std::optional<fs::path> directory = templates_directory();
-  const fs::path file = directory ? *directory / (name_or_path + std::string(template_suffix)) : fs::path();
+  fs::path file = directory ? *directory / (name_or_path + std::string(template_suffix)) : fs::path();
   if (directory && fs::exists(file, error)) return file;
   std::string names;
   for (const std::string& name : shipped_templates()) names += (names.empty() ? "" : ", ") + name;
