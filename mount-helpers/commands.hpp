@@ -30,5 +30,6 @@ void add_watch(CLI::App& program, int& status);
 void add_doctor(CLI::App& program, int& status);
 void add_plan(CLI::App& program, int& status);
 void add_apply(CLI::App& program, int& status);
+void add_reclaim(CLI::App& program, int& status);
 
 }  // namespace limaquota

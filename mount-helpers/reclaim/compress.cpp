@@ -1,0 +1,182 @@
+#include "mount-helpers/reclaim/compress.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+#include "accounting/size_text.hpp"
+#include "accounting/usage_text.hpp"
+#include "mount-helpers/commands.hpp"
+#include "mount-helpers/process.hpp"
+#include "mount-helpers/reclaim/companion.hpp"
+#include "mount-helpers/reclaim/guard.hpp"
+#include "mount-helpers/terminal.hpp"
+
+namespace limaquota {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+// The start of the names of second files: ".disk.limaquota-".
+std::string second_prefix(const fs::path& disk) {
+  return fmt::format(".{}.limaquota-", disk.filename().string());
+}
+
+[[noreturn]] void fail(const char* what, const fs::path& path) {
+  throw Refusal(fmt::format("cannot {} {}: {}", what, escape_name(path.string()), std::strerror(errno)));
+}
+
+// The second file: gone with this object, or by a guard, unless it took the disk's place.
+class SecondFile {
+ public:
+  explicit SecondFile(const fs::path& disk)
+      : name_((disk.parent_path() / (second_prefix(disk) + "XXXXXX")).string()),
+        file_(::mkostemp(name_.data(), O_CLOEXEC)),
+        guard_([this] { ::unlink(name_.c_str()); }) {
+    if (!file_) fail("make", name_);
+  }
+  ~SecondFile() {
+    if (file_) ::unlink(name_.c_str());
+  }
+  SecondFile(const SecondFile&) = delete;
+  SecondFile& operator=(const SecondFile&) = delete;
+
+  const std::string& name() const { return name_; }
+
+  void take_the_place_of(const DiskLock& lock) {
+    struct stat status {};
+    if (::fstat(lock.fd(), &status) != 0 || ::fchmod(file_.get(), status.st_mode & 07777) != 0 ||
+        (::fchown(file_.get(), status.st_uid, status.st_gid) != 0 && errno != EPERM)) {
+      fail("give the mode and owner of the disk to", name_);
+    }
+    if (::fsync(file_.get()) != 0) fail("sync", name_);
+    if (::rename(name_.c_str(), lock.path().c_str()) != 0) fail("replace", lock.path());
+    file_.reset();
+    const Fd directory(::open(lock.path().parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!directory || ::fsync(directory.get()) != 0) fail("sync", lock.path().parent_path());
+  }
+
+ private:
+  std::string name_;
+  Fd file_;
+  Guard guard_;
+};
+
+std::vector<std::string> convert_words(const DiskLock& lock, const Image& image, const std::string& target) {
+  const Json specific = image.info.value("format-specific", Json::object()).value("data", Json::object());
+  std::string options =
+      fmt::format("cluster_size={},compat={}", image.cluster, specific.value("compat", "1.1"));
+  if (specific.value("extended-l2", false)) options += ",extended_l2=on";
+  const std::string compression = specific.value("compression-type", "zlib");
+  if (compression != "zlib") options += ",compression_type=" + compression;
+  std::vector<std::string> words = {"qemu-img", "convert", "-p", "-c", "-O", "qcow2", "-o", options};
+  const std::string backing = image.info.value("backing-filename", "");
+  if (!backing.empty()) {
+    const std::string format = image.info.value("backing-filename-format", "");
+    if (format.empty()) {
+      throw Refusal(
+          fmt::format("{} does not say its backing file's format: first \"qemu-img rebase -u -b FILE -F "
+                      "FORMAT\"",
+                      escape_name(lock.path().string())));
+    }
+    words.insert(words.end(), {"-B", backing, "-F", format});
+  }
+  words.insert(words.end(), {unlocked_name(lock.path(), "qcow2"), target});
+  return words;
+}
+
+// "    (12.50/100%)": the last share that qemu-img -p wrote, 0..1.
+double share_in(const std::string& text) {
+  const size_t end = text.rfind("/100%)");
+  const size_t start = end == std::string::npos ? end : text.rfind('(', end);
+  return start == std::string::npos ? 0 : std::strtod(text.c_str() + start + 1, nullptr) / 100;
+}
+
+// Runs qemu-img with a progress line. It holds the lock too, and ends when this process does.
+void run_qemu_img(const std::string& title, const std::vector<std::string>& words, const DiskLock& lock,
+                  Bytes total) {
+  Companion program(words, {lock.fd()});
+  Progress progress(title, total);
+  const Ended ended = program.wait([&] {
+    const std::string text = program.new_output();
+    if (!text.empty()) {
+      progress.show(Bytes(static_cast<uint64_t>(share_in(text) * static_cast<double>(total.count()))));
+    }
+  });
+  if (ended.ok()) return;
+  progress.clear();
+  throw Refusal(fmt::format("{} stays as it was: qemu-img {}: {}", escape_name(lock.path().string()),
+                            words[1],
+                            ended.err.empty() ? fmt::format("status {}", ended.status) : ended.complaint()));
+}
+
+void refuse_unfit(const DiskLock& lock, const Image& image) {
+  const std::string name = escape_name(lock.path().string());
+  struct stat status {};
+  if (image.format != "qcow2")
+    throw Refusal(fmt::format("{} is {}: only a qcow2 can be compressed", name, image.format));
+  if (::fstat(lock.fd(), &status) != 0) fail("read", lock.path());
+  if (status.st_nlink > 1) throw Refusal(fmt::format("{} has more than one name (hard links)", name));
+  const Json specific = image.info.value("format-specific", Json::object()).value("data", Json::object());
+  if (!specific.value("bitmaps", Json::array()).empty()) {
+    throw Refusal(fmt::format("{} has dirty bitmaps, which a new file would lose", name));
+  }
+}
+
+}  // namespace
+
+Bytes room_to_compress(const DiskLock& lock, const Image& image) {
+  // A cluster that does not become smaller is stored as it is, so the new file is never larger.
+  const Bytes allocated = allocated_bytes(lock.path());
+  if (image.info.contains("backing-filename")) return allocated;
+  const Json measured = ask_qemu_img({"measure", "-O", "qcow2", unlocked_name(lock.path(), "qcow2")});
+  if (measured.is_null()) return allocated;
+  return std::min(allocated, Bytes(measured.value("required", allocated.count())));
+}
+
+void remove_leftovers(const DiskLock& lock) {
+  const std::string prefix = second_prefix(lock.path());
+  std::error_code error;
+  for (fs::directory_iterator entry(lock.path().parent_path(), error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (entry->path().filename().string().starts_with(prefix)) ::unlink(entry->path().c_str());
+  }
+}
+
+bool compress_image(const ReclaimRequest& request, const DiskLock& lock, const Image& image) {
+  refuse_unfit(lock, image);
+  const std::string name = escape_name(lock.path().filename().string());
+  const Bytes room = room_to_compress(lock, image);
+  const AccountFigures account = vm_figures(request);
+  if (account.writable < room) {
+    const HostFigures host = read_report(request.home).snapshot.host;
+    throw Refusal(fmt::format(
+        "{}: the compressed file may take {} beside the old one, and {} is writable (limit {}, used {}, host "
+        "free "
+        "{}, its reserve {}); raise the limit for the while: limaquota set {} {}",
+        name, format_size(room), format_size(account.writable), format_size(account.limit),
+        format_size(account.used), format_size(host.free), format_size(host.reserve),
+        escape_name(request.vm.name),
+        format_size(account.limit.is_unlimited() ? account.limit : plus_or_unlimited(account.limit, room))));
+  }
+  SecondFile second(lock.path());
+  const Bytes total = image.virtual_size;
+  run_qemu_img("compress " + name, convert_words(lock, image, second.name()), lock, total);
+  if (allocated_bytes(second.name()) >= allocated_bytes(lock.path())) return false;
+  run_qemu_img("compare " + name,
+               {"qemu-img", "compare", "-p", unlocked_name(lock.path(), "qcow2"),
+                unlocked_name(second.name(), "qcow2")},
+               lock, total);
+  run_qemu_img("check " + name, {"qemu-img", "check", unlocked_name(second.name(), "qcow2")}, lock, total);
+  second.take_the_place_of(lock);
+  return true;
+}
+
+}  // namespace limaquota

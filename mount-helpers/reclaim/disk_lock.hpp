@@ -1,0 +1,27 @@
+// Keeps QEMU away from a disk file.
+#pragma once
+
+#include <filesystem>
+
+#include "fs/fd.hpp"
+
+namespace limaquota {
+
+// An open disk file that no QEMU has and that none can open while the lock is held: an exclusive lock on the
+// bytes 100 to 203 with which QEMU marks what it does with an image (block/file-posix.c, RAW_LOCK_PERM_BASE
+// and RAW_LOCK_SHARED_BASE). The lock belongs to the open file description (F_OFD_SETLK): a child that
+// inherits the descriptor holds it too. Thread safety: a value type.
+class DiskLock {
+ public:
+  // Throws Refusal where the file is in use or cannot be opened.
+  explicit DiskLock(const std::filesystem::path& disk);
+
+  const std::filesystem::path& path() const { return path_; }
+  int fd() const { return file_.get(); }
+
+ private:
+  std::filesystem::path path_;
+  Fd file_;
+};
+
+}  // namespace limaquota

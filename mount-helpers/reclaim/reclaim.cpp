@@ -1,0 +1,155 @@
+// limaquota reclaim VM
+#include "mount-helpers/reclaim/reclaim.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "accounting/size_text.hpp"
+#include "accounting/usage_text.hpp"
+#include "mount-helpers/commands.hpp"
+
+namespace limaquota {
+namespace {
+
+struct ReclaimArguments {
+  std::string home, vm, loan = "256MiB";
+  bool offline = false, json = false;
+  unsigned deadline = 600;
+  ReclaimRequest request;
+};
+
+// Deleted as root in the guest: a slip of the finger must not take the system with it.
+void check_path(const std::string& text) {
+  const std::filesystem::path path(text);
+  const auto components = std::distance(path.begin(), path.end()) - 1;  // the root is one
+  static constexpr const char* system[] = {"bin",   "boot", "dev", "etc",  "lib", "lib32",
+                                           "lib64", "proc", "run", "sbin", "sys"};
+  const bool plain = path.is_absolute() && path.lexically_normal() == path && path.has_filename();
+  if (!plain || components < 2 ||
+      std::find(std::begin(system), std::end(system), *std::next(path.begin())) != std::end(system)) {
+    throw WrongUse(
+        fmt::format("--path {}: an absolute directory at least two deep, outside the system's own, such as "
+                    "/home/me/linux",
+                    escape_name(text)));
+  }
+}
+
+void check_use(ReclaimArguments& arguments) {
+  ReclaimRequest& request = arguments.request;
+  request.clean = request.clean || !request.paths.empty();
+  arguments.offline = arguments.offline || request.compress;
+  if (request.clean && arguments.offline)
+    throw WrongUse("--clean and --path need a running VM, --offline a stopped one");
+  for (const std::string& path : request.paths) check_path(path);
+  const auto loan = parse_size(arguments.loan);
+  if (!loan || *loan < 1_MiB || *loan > 1024_GiB) {
+    throw WrongUse(
+        fmt::format("--loan {}: a size from 1MiB to 1TiB, such as 256MiB", escape_name(arguments.loan)));
+  }
+  request.loan = *loan;
+  request.deadline = std::chrono::seconds(arguments.deadline);
+}
+
+nlohmann::ordered_json as_json(const ReclaimRequest& request, const Reclaimed& result) {
+  nlohmann::ordered_json json{{"vm", request.vm.name},
+                              {"way", result.way},
+                              {"dry_run", request.dry_run},
+                              {"used_before", result.used_before.count()},
+                              {"used_after", result.used_after.count()}};
+  if (request.dry_run) json["would_free"] = result.would_free.count();
+  json["disks"] = nlohmann::ordered_json::array();
+  for (const DiskReclaimed& disk : result.disks) {
+    json["disks"].push_back({{"name", disk.name},
+                             {"format", disk.format},
+                             {"allocated_before", disk.allocated_before.count()},
+                             {"allocated_after", disk.allocated_after.count()},
+                             {"zero_bytes", disk.zero_bytes},
+                             {"free_bytes", disk.free_bytes}});
+  }
+  json["notes"] = result.notes;
+  return json;
+}
+
+void print(const ReclaimRequest& request, const Reclaimed& result) {
+  for (const DiskReclaimed& disk : result.disks) {
+    fmt::print("{} ({}): allocated {}", disk.name, disk.format, format_size(disk.allocated_before));
+    if (!request.dry_run) fmt::print(", now {}", format_size(disk.allocated_after));
+    fmt::print("; {} of zeros, {} free in its filesystems\n", format_size(Bytes(disk.zero_bytes)),
+               format_size(Bytes(disk.free_bytes)));
+  }
+  for (const std::string& note : result.notes) fmt::print("{}\n", note);
+  const std::string name = escape_name(request.vm.name);
+  if (request.dry_run) {
+    fmt::print("{}: used {}; would give back {}\n", name, format_size(result.used_before),
+               format_size(result.would_free));
+  } else {
+    fmt::print("{}: used {}, was {}; {} given back\n", name, format_size(result.used_after),
+               format_size(result.used_before),
+               format_size(minus_or_zero(result.used_before, result.used_after)));
+  }
+}
+
+void run_reclaim(ReclaimArguments& arguments) {
+  check_use(arguments);
+  ReclaimRequest& request = arguments.request;
+  request.home = real_path(choose_home(arguments.home));
+  read_report(request.home);  // not mounted: says so
+  request.vm = find_lima_vm(request.home, arguments.vm);
+  const Reclaimed result = arguments.offline ? reclaim_offline(request) : reclaim_online(request);
+  if (arguments.json) {
+    fmt::print("{}\n",
+               as_json(request, result).dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+  } else {
+    print(request, result);
+  }
+}
+
+}  // namespace
+
+void add_reclaim(CLI::App& program, int&) {
+  CLI::App* command = program.add_subcommand("reclaim", "Get space back from a VM's disks");
+  auto arguments = std::make_shared<ReclaimArguments>();
+  ReclaimRequest& request = arguments->request;
+  command->add_option("VM", arguments->vm, "The VM")->required()->option_text(" ");
+  command->add_flag(
+      "--offline", arguments->offline,
+      "The VM is stopped: punch holes where its disks hold zeros, and what a cleanly unmounted ext4 calls "
+      "free");
+  command->add_flag(
+      "--compress", request.compress,
+      "As --offline, then write a qcow2 anew, compressed; needs room for a second file meanwhile");
+  command->add_flag(
+      "--clean", request.clean,
+      "Before the trim: apt-get clean, rotated logs deleted, the journal made small; asks first");
+  command->add_option("--path", request.paths, "Also delete this directory of the guest; may be repeated")
+      ->option_text("DIR")
+      ->allow_extra_args(false);
+  command->add_flag("--yes", request.yes, "Do not ask");
+  command->add_flag("--dry-run", request.dry_run, "Only say what would be won");
+  command
+      ->add_option("--loan", arguments->loan,
+                   "Lent to a VM that is paused at its limit, twice at most [256MiB]")
+      ->option_text("SIZE");
+  command->add_option("--deadline", arguments->deadline, "For each program in the guest [600]")
+      ->option_text("SECONDS")
+      ->check(CLI::Range(1U, 86400U));
+  command->add_flag("--json", arguments->json, "Figures as JSON, in bytes");
+  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
+      ->option_text("DIR");
+  command->footer(
+      "A running VM trims its own filesystems (fstrim, by limactl shell). Paused at its limit it is lent "
+      "room\n"
+      "for that; the loan ends with this command, however it ends. A stopped VM is not booted, and nothing "
+      "is\n"
+      "copied but by --compress. Killed at any point, the disk is whole.\n"
+      "Examples:\n"
+      "  limaquota reclaim kernel-build\n"
+      "  limaquota reclaim kernel-build --clean --path /usr/src/linux-6.12\n"
+      "  limaquota reclaim kernel-build --offline --dry-run\n"
+      "  limaquota reclaim kernel-build --compress");
+  command->callback([arguments] { run_reclaim(*arguments); });
+}
+
+}  // namespace limaquota

@@ -1,0 +1,225 @@
+// reclaim of a running VM: its guest trims its filesystems. A VM that is paused at its limit cannot, so it is
+// lent room for as long as that takes.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <signal.h>
+
+#include <list>
+#include <map>
+#include <optional>
+#include <sstream>
+
+#include "accounting/size_text.hpp"
+#include "accounting/usage_text.hpp"
+#include "mount-helpers/commands.hpp"
+#include "mount-helpers/qmp.hpp"
+#include "mount-helpers/quota.hpp"
+#include "mount-helpers/reclaim/companion.hpp"
+#include "mount-helpers/reclaim/guard.hpp"
+#include "mount-helpers/reclaim/reclaim.hpp"
+#include "mount-helpers/terminal.hpp"
+
+namespace limaquota {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::milliseconds look_again{500};
+constexpr std::chrono::seconds loan_margin{60};  // beyond the deadlines: it must not end before the work
+constexpr int trimmed_some = 64;                 // fstrim(8): some filesystems could not be trimmed
+constexpr size_t most_loans = 2;
+
+// A loan that ends however this process does.
+struct GuardedLoan {
+  GuardedLoan(const ReclaimRequest& request, Bytes amount, std::chrono::seconds duration)
+      : lent(request.home, request.vm.name, amount, duration), guard([this] { lent.end(); }) {}
+  Lent lent;
+  Guard guard;
+};
+
+// The running guest: works in it, and keeps it running meanwhile.
+class Guest {
+ public:
+  explicit Guest(const ReclaimRequest& request) : request_(request), name_(escape_name(request.vm.name)) {}
+
+  GuestState state() const {
+    Qmp qmp(request_.vm.qmp_socket());
+    return guest_state(qmp);
+  }
+
+  // Lends and continues where it is paused for space. Throws Refusal where that was tried often enough.
+  void keep_running() {
+    const GuestState now = state();
+    if (now == GuestState::running) return;
+    if (now != GuestState::no_space) {
+      throw Refusal(fmt::format("{} is {}: it cannot trim its disks", name_, to_string(now)));
+    }
+    if (loans_.size() == most_loans) {
+      throw Refusal(fmt::format(
+          "{0} paused again, lent {1} in all: it needs more; limaquota reclaim {0} --loan SIZE, or "
+          "limaquota set {0} SIZE",
+          name_, format_size(request_.loan * most_loans)));
+    }
+    // The second loan takes the place of the first.
+    loans_.emplace_back(request_, request_.loan * (loans_.size() + 1), request_.deadline * 3 + loan_margin);
+    const AccountFigures account = vm_figures(request_);
+    if (account.writable.count() == 0) {
+      throw Refusal(fmt::format("{} is paused, and {} lent to it make nothing writable: the host is full",
+                                name_, format_size(request_.loan)));
+    }
+    Qmp(request_.vm.qmp_socket()).ask("cont");
+  }
+
+  // Runs a program in the guest; fails by Refusal where it does not end in time or the guest pauses too
+  // often.
+  Ended run(const std::string& title, const std::vector<std::string>& words) {
+    std::vector<std::string> all = {"limactl", "shell", "--workdir", "/", request_.vm.name};
+    all.insert(all.end(), words.begin(), words.end());
+    Companion program(all, {}, {"LIMA_HOME=" + request_.home});
+    // ssh, which limactl starts, would not notice that limactl is gone.
+    const Guard end_all([group = program.group()] { ::kill(-group, SIGTERM); });
+    Progress progress(fmt::format("{} {}: used", title, name_), std::nullopt);
+    const auto until = Clock::now() + request_.deadline;
+    while (program.runs(look_again)) {
+      if (Clock::now() >= until) {
+        throw Refusal(fmt::format("{}: {} did not end within {} s (--deadline)", name_, title,
+                                  request_.deadline.count()));
+      }
+      const AccountFigures account = vm_figures(request_);
+      progress.show(account.used);
+      if (account.refused_writes == refused_) continue;
+      refused_ = account.refused_writes;
+      keep_running();
+    }
+    return program.wait();
+  }
+
+  void end_loans() {
+    // The last one first: each puts back what it found.
+    while (!loans_.empty()) {
+      loans_.back().lent.end();
+      loans_.pop_back();
+    }
+  }
+  ~Guest() {
+    while (!loans_.empty()) loans_.pop_back();
+  }
+  Guest(const Guest&) = delete;
+  Guest& operator=(const Guest&) = delete;
+  bool was_lent() const { return !loans_.empty(); }
+
+ private:
+  const ReclaimRequest& request_;
+  std::string name_;
+  uint64_t refused_ = 0;
+  std::list<GuardedLoan> loans_;
+};
+
+constexpr const char* clean_script =
+    "command -v apt-get >/dev/null && apt-get clean;"
+    "find /var/log -type f '(' -name '*.gz' -o -name '*.[0-9]' -o -name '*.old' ')' -delete;"
+    "command -v journalctl >/dev/null && journalctl -q --vacuum-size=16M; true";
+
+// False where the person says no.
+bool ask_to_clean(const ReclaimRequest& request) {
+  if (request.yes) return true;
+  std::vector<std::string> escaped;
+  for (const std::string& path : request.paths) escaped.push_back(escape_name(path));
+  return confirm(
+      fmt::format("In {}: apt-get clean, delete rotated logs, shrink the journal to 16 MiB{}{}. Go on?",
+                  escape_name(request.vm.name), escaped.empty() ? "" : ", delete ", fmt::join(escaped, " ")));
+}
+
+void clean(const ReclaimRequest& request, Guest& guest) {
+  std::vector<std::vector<std::string>> steps = {{"sudo", "sh", "-c", clean_script}};
+  if (!request.paths.empty()) {
+    steps.push_back({"sudo", "rm", "-rf", "--one-file-system", "--"});
+    steps.back().insert(steps.back().end(), request.paths.begin(), request.paths.end());
+  }
+  for (const auto& words : steps) {
+    const Ended ended = guest.run("clean", words);
+    if (!ended.ok()) {
+      throw Refusal(
+          fmt::format("{}: cleaning: {}", escape_name(request.vm.name), escape_name(ended.complaint())));
+    }
+  }
+}
+
+// What the guest's filesystems on disks say they use, each once.
+Bytes used_inside(const ReclaimRequest& request, Guest& guest) {
+  const Ended ended = guest.run("df", {"df", "-B1", "--output=source,used"});
+  if (!ended.ok()) {
+    throw Refusal(fmt::format("{}: df: {}", escape_name(request.vm.name), escape_name(ended.complaint())));
+  }
+  std::map<std::string, uint64_t> by_source;
+  std::istringstream lines(ended.out);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string source;
+    uint64_t used = 0;
+    if (words >> source >> used && source.starts_with("/dev/")) by_source[source] = used;
+  }
+  Bytes total;
+  for (const auto& [source, used] : by_source) total = plus_or_unlimited(total, Bytes(used));
+  return total;
+}
+
+void trim(const ReclaimRequest& request, Guest& guest, Reclaimed& result) {
+  const Ended ended = guest.run("fstrim", {"sudo", "fstrim", "-av"});
+  if (!ended.ok() && ended.status != trimmed_some) {
+    throw Refusal(
+        fmt::format("{}: fstrim: {}", escape_name(request.vm.name), escape_name(ended.complaint())));
+  }
+  std::istringstream lines(ended.out);
+  for (std::string line; std::getline(lines, line);) {
+    std::string escaped;  // a guest's text, but its blanks are harmless
+    std::istringstream words(line);
+    for (std::string word; words >> word;) escaped += (escaped.empty() ? "" : " ") + escape_name(word);
+    if (!escaped.empty()) result.notes.push_back("guest: " + escaped);
+  }
+  if (ended.status == trimmed_some)
+    result.notes.push_back("some of the guest's filesystems could not be trimmed");
+}
+
+}  // namespace
+
+Reclaimed reclaim_online(const ReclaimRequest& request) {
+  const std::string name = escape_name(request.vm.name);
+  if (!request.vm.is_running()) {
+    throw Refusal(
+        fmt::format("{0} does not run: limaquota reclaim {0} --offline, or limactl start {0} first", name));
+  }
+  if (!find_program("limactl")) throw Refusal("there is no limactl in PATH, by which the guest is reached");
+  const AccountFigures before = vm_figures(request);
+  Reclaimed result{.way = "fstrim",
+                   .used_before = before.used,
+                   .used_after = before.used,
+                   .would_free = Bytes(0),
+                   .disks = {},
+                   .notes = {}};
+  Guest guest(request);
+  if (request.dry_run) {
+    if (guest.state() != GuestState::running) {
+      throw Refusal(fmt::format("{} is paused: its guest cannot be asked what it uses", name));
+    }
+    Bytes allocated;
+    for (const DiskFigures& disk : before.disks) allocated += disk.allocated;
+    result.would_free = minus_or_zero(allocated, used_inside(request, guest));
+    result.notes.push_back("about: what the disks have allocated, less what the guest's filesystems use");
+    return result;
+  }
+  if (request.clean && !ask_to_clean(request)) throw Refusal("nothing was done");
+  guest.keep_running();
+  if (request.clean) clean(request, guest);
+  trim(request, guest, result);
+  const bool lent = guest.was_lent();
+  guest.end_loans();
+  const AccountFigures after = vm_figures(request);
+  result.used_after = after.used;
+  if (lent && after.writable.count() == 0) {
+    result.notes.push_back(
+        fmt::format("{0} is still full and pauses at its next write: limaquota set {0} SIZE", name));
+  }
+  return result;
+}
+
+}  // namespace limaquota
