@@ -7,7 +7,7 @@ packages_of() {
   case $1 in
     build)
       echo g++ cmake ninja-build pkg-config libfuse3-dev fuse3 libboost-container-dev libfmt-dev libgtest-dev \
-        libgmock-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libyaml-cpp-dev libcap-dev libext2fs-dev \
+        libgmock-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libyaml-cpp-dev libcap-dev libext2fs-dev comerr-dev \
         libblkid-dev libnbd-dev ccache
       ;;
     demo) echo binutils qemu-system-x86 qemu-utils python3 fuse3 util-linux ;;

@@ -1,12 +1,15 @@
 #include "mount-helpers/reclaim/ext_bitmap.hpp"
 
-#include <et/com_err.h>
 #include <ext2fs/ext2fs.h>
 #include <fmt/format.h>
 
 #include <memory>
 
 #include "mount-helpers/reclaim/ranges.hpp"
+
+extern "C" {
+#include <et/com_err.h>  // knows nothing of C++
+}
 
 namespace limaquota {
 namespace {

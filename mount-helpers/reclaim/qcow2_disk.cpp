@@ -34,7 +34,8 @@ struct PrivateSocket {
 
 PrivateSocket private_socket() {
   const char* runtime = std::getenv("XDG_RUNTIME_DIR");
-  std::string directory = fmt::format("{}/limaquota-XXXXXX", runtime != nullptr ? runtime : "/tmp");
+  if (runtime == nullptr || ::access(runtime, W_OK) != 0) runtime = "/tmp";
+  std::string directory = fmt::format("{}/limaquota-XXXXXX", runtime);
   sigset_t all, before;
   ::sigfillset(&all);
   ::sigprocmask(SIG_BLOCK, &all, &before);

@@ -1,6 +1,7 @@
 // reclaim --offline: on a stopped VM's disks, in place, without a second copy.
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -143,7 +144,16 @@ Reclaimed reclaim_offline(const ReclaimRequest& request) {
                 .disks = {},
                 .notes = {}};
   for (const fs::path& disk : disks_of(request, account)) reclaim_disk(request, report.snapshot, disk, all);
-  all.used_after = vm_figures(request).used;
+  // A file that was replaced stays charged until the kernel has told the daemon of its last close.
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+  Bytes freed;
+  for (const DiskReclaimed& disk : all.disks) {
+    freed += minus_or_zero(disk.allocated_before, disk.allocated_after);
+  }
+  do {
+    all.used_after = vm_figures(request).used;
+  } while (!request.dry_run && all.used_after + freed > account.used + 64_KiB &&
+           std::chrono::steady_clock::now() < until && ::usleep(20'000) == 0);
   return all;
 }
 
