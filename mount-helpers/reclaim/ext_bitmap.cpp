@@ -99,6 +99,27 @@ errcode_t open_channel(const char* name, int, io_channel* channel) {
 struct CloseExt {
   void operator()(ext2_filsys fs) const { ext2fs_free(fs); }
 };
+using Ext = std::unique_ptr<struct_ext2_filsys, CloseExt>;
+
+Ext open_ext(const Source& source, int flags, std::string& why_not) {
+  opening = &source;
+  ext2_filsys fs = nullptr;
+  const errcode_t error = ext2fs_open("disk", EXT2_FLAG_64BITS | flags, 0, 0, &manager, &fs);
+  if (error == 0) return Ext(fs);
+  why_not = fmt::format("its free blocks cannot be read: {}", error_message(error));
+  return nullptr;
+}
+
+// A geometry that the library reads group descriptors by without harm, and we bitmaps.
+bool is_sound(ext2_filsys fs, ByteRange partition) {
+  const ext2_super_block& super = *fs->super;
+  const uint64_t blocks = ext2fs_blocks_count(fs->super);
+  const uint64_t ratio = uint64_t{1} << fs->cluster_ratio_bits;
+  const uint64_t clusters = super.s_clusters_per_group;
+  return blocks > super.s_first_data_block && blocks <= partition.length / fs->blocksize && clusters > 0 &&
+         clusters % 8 == 0 && clusters <= uint64_t{fs->blocksize} * 8 &&
+         super.s_blocks_per_group == clusters * ratio;
+}
 
 std::string why_unclean(ext2_filsys fs, ByteRange partition) {
   const ext2_super_block& super = *fs->super;
@@ -108,49 +129,78 @@ std::string why_unclean(ext2_filsys fs, ByteRange partition) {
   }
   if ((super.s_state & EXT2_VALID_FS) == 0 || (super.s_state & EXT2_ERROR_FS) != 0) {
     return "it was not unmounted in order or has errors, so its free blocks are not believed: run fsck in "
-           "the VM";
+           "the "
+           "VM";
   }
   if ((super.s_feature_incompat & ~uint32_t{EXT2_LIB_FEATURE_INCOMPAT_SUPP}) != 0 ||
       (super.s_feature_ro_compat & ~uint32_t{EXT2_LIB_FEATURE_RO_COMPAT_SUPP}) != 0) {
     return "it has features that this libext2fs does not know";
   }
-  if (ext2fs_blocks_count(fs->super) > partition.length / fs->blocksize) {
-    return "it is larger than its partition";
-  }
-  return "";
+  return is_sound(fs, partition) ? "" : "its free blocks cannot be read: the superblock contradicts itself";
 }
 
-std::vector<ByteRange> free_ranges(ext2_filsys fs, ByteRange partition) {
-  std::vector<ByteRange> ranges;
-  const blk64_t end = ext2fs_blocks_count(fs->super);
-  for (blk64_t next = fs->super->s_first_data_block; next < end;) {
-    blk64_t first = 0, used = 0;
-    if (ext2fs_find_first_zero_block_bitmap2(fs->block_map, next, end - 1, &first) != 0) break;
-    if (ext2fs_find_first_set_block_bitmap2(fs->block_map, first, end - 1, &used) != 0) used = end;
-    append_range(ranges, {partition.offset + first * fs->blocksize, (used - first) * fs->blocksize});
-    next = used;
+// Goes through the groups' bitmaps. Not by ext2fs_read_block_bitmap: a superblock that lies makes it write
+// beyond its buffer (1.47.0). A group whose bitmap was never written has never been used: nothing to win.
+class Groups {
+ public:
+  Groups(ext2_filsys fs, OpenDisk& disk, ByteRange partition)
+      : fs_(fs), disk_(disk), partition_(partition), bitmap_(fs->blocksize) {}
+
+  // False where a descriptor or a bitmap is damaged.
+  bool read(std::vector<ByteRange>& free) {
+    for (dgrp_t group = 0; group < fs_->group_desc_count; ++group) {
+      if (ext2fs_has_group_desc_csum(fs_) && ext2fs_group_desc_csum_verify(fs_, group) == 0) return false;
+      if (ext2fs_has_group_desc_csum(fs_) && ext2fs_bg_flags_test(fs_, group, EXT2_BG_BLOCK_UNINIT)) continue;
+      const uint64_t place = ext2fs_block_bitmap_loc(fs_, group);
+      if (place <= fs_->super->s_first_data_block || place >= ext2fs_blocks_count(fs_->super)) return false;
+      disk_.read(partition_.offset + place * fs_->blocksize, bitmap_);
+      if (ext2fs_block_bitmap_csum_verify(fs_, group, reinterpret_cast<char*>(bitmap_.data()),
+                                          static_cast<int>(fs_->super->s_clusters_per_group / 8)) == 0) {
+        return false;
+      }
+      add_free(group, free);
+    }
+    return true;
   }
-  return ranges;
-}
+
+ private:
+  void add_free(dgrp_t group, std::vector<ByteRange>& free) const {
+    const uint64_t cluster = uint64_t{fs_->blocksize} << fs_->cluster_ratio_bits;
+    const uint64_t first =
+        (fs_->super->s_first_data_block + uint64_t{group} * fs_->super->s_blocks_per_group) * fs_->blocksize;
+    const uint64_t end = ext2fs_blocks_count(fs_->super) * fs_->blocksize;
+    for (uint64_t bit = 0; bit < fs_->super->s_clusters_per_group; ++bit) {
+      const ByteRange place = clipped({first + bit * cluster, cluster}, end);
+      if (place.length == 0) return;
+      const bool used = (std::to_integer<unsigned>(bitmap_[bit / 8]) >> bit % 8 & 1) != 0;
+      if (!used) append_range(free, {partition_.offset + place.offset, place.length});
+    }
+  }
+
+  ext2_filsys fs_;
+  OpenDisk& disk_;
+  ByteRange partition_;
+  std::vector<std::byte> bitmap_;
+};
 
 }  // namespace
 
 ExtBitmap read_ext_bitmap(OpenDisk& disk, ByteRange partition) {
   const Source source{&disk, partition};
-  opening = &source;
   initialize_ext2_error_table();
-  ext2_filsys opened = nullptr;
-  errcode_t error = ext2fs_open("disk", EXT2_FLAG_64BITS, 0, 0, &manager, &opened);
-  const std::unique_ptr<struct_ext2_filsys, CloseExt> fs(opened);
-  if (error == 0) {
-    std::string why = why_unclean(fs.get(), partition);
-    if (!why.empty()) return {.free = {}, .why_not = std::move(why)};
-    error = ext2fs_read_block_bitmap(fs.get());
+  ExtBitmap result;
+  // First the superblock alone: how many group descriptors are read is up to it.
+  if (const Ext super = open_ext(source, EXT2_FLAG_SUPER_ONLY, result.why_not)) {
+    result.why_not = why_unclean(super.get(), partition);
   }
-  if (error != 0) {
-    return {.free = {}, .why_not = fmt::format("its free blocks cannot be read: {}", error_message(error))};
+  if (!result.why_not.empty()) return result;
+  const Ext fs = open_ext(source, 0, result.why_not);
+  if (!fs) return result;
+  if (!is_sound(fs.get(), partition) || !Groups(fs.get(), disk, partition).read(result.free)) {
+    result.free.clear();
+    result.why_not = "its free blocks cannot be read: a group's descriptor or bitmap is damaged";
   }
-  return {.free = free_ranges(fs.get(), partition), .why_not = ""};
+  return result;
 }
 
 }  // namespace limaquota

@@ -3,6 +3,7 @@ import fcntl
 import glob
 import json
 import os
+import pty
 import random
 import shutil
 import signal
@@ -296,6 +297,74 @@ def test_compress(new_home):
     home.close()
 
 
+def test_what_does_not_compress_stays_and_a_bar_shows_how_far_it_is(new_home):
+    def make(path):
+        with open(path, "xb") as file:
+            for _ in range(96):
+                file.write(os.urandom(MIB))
+    home = new_home()
+    add_disk(home, "vm", make, "qcow2")
+    home.mount()
+    before = os.stat(disk_of(home, "vm"))
+    parent, child = pty.openpty()
+    process = subprocess.Popen([home.limaquota, "reclaim", "vm", "--compress", "--home", home.mountpoint], stdin=child,
+                               stdout=child, stderr=child, env=dict(os.environ, TERM="xterm"))
+    os.close(child)
+    shown = b""
+    try:
+        while data := os.read(parent, 65536):
+            shown += data
+    except OSError:  # EIO: its last holder closed the terminal
+        pass
+    os.close(parent)
+    expect(process.wait() == 0 and b"does not become smaller" in shown, f"{shown}")
+    expect(b"compress disk: " in shown and b" %)" in shown and b"\r" in shown, f"no bar: {shown}")
+    after = os.stat(disk_of(home, "vm"))
+    expect((after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns), "the disk was written to")
+    expect_clean(home, "vm", "qcow2")
+    home.close()
+
+
+def test_an_attached_disk_is_reclaimed_with_its_vm(new_home):
+    home = new_home()
+    add_disk(home, "vm", bytes_disk)
+    data = os.path.join(home.source, "_disks", "data")
+    os.makedirs(data)
+    os.rename(os.path.join(home.source, "vm", "disk"), os.path.join(data, "datadisk"))
+    os.symlink(os.path.join(home.source, "vm"), os.path.join(data, "in_use_by"))
+    with open(os.path.join(home.source, "vm", "disk"), "wb") as file:
+        file.truncate(MIB)
+    home.mount()
+    done = reclaim_json(home, "vm", "--offline")
+    expect([disk["name"] for disk in done["disks"]] == ["vm/disk", "_disks/data/datadisk"], f"{done}")
+    expect(done["used_before"] - done["used_after"] >= ZEROS - MIB, f"{done}")
+    home.close()
+
+
+def test_a_hostile_disk_is_survived(new_home):
+    """Bytes of the partition table, the superblock and the bitmaps that are anything at all."""
+    home = new_home()
+    add_disk(home, "vm", lambda path: GuestDisk(path, "gpt", mib=32, options=("-O", "^metadata_csum")))
+    home.mount()
+    disk = disk_of(home, "vm")
+    with open(disk, "rb") as file:
+        whole = file.read()
+    meta = 65536  # of the start of the partition: superblock, descriptors, bitmaps
+    chance = random.Random(20)
+    for number in range(40):
+        changed = bytearray(whole)
+        for _ in range(chance.choice((1, 4, 40))):
+            place = chance.choice((chance.randrange(17408), (1 << 20) + 1024 + chance.randrange(256),
+                                   (1 << 20) + chance.randrange(meta)))
+            changed[place] = chance.choice((0, 1, 0x7f, 0x80, 0xff, chance.randrange(256)))
+        with open(disk, "r+b") as file:
+            file.write(changed[:(1 << 20) + meta])
+        done = reclaim_json(home, "vm", "--offline", "--dry-run")
+        found = done["disks"][0]
+        expect(found["zero_bytes"] + found["free_bytes"] <= len(whole), f"{number}: {done}")
+    home.close()
+
+
 def test_compress_that_does_not_fit_is_refused_with_the_figures(new_home):
     home = new_home()
     add_disk(home, "vm", text_disk, "qcow2")
@@ -370,6 +439,7 @@ def test_a_running_vm_is_refused_offline(new_home):
     home.mount()
     text = reclaim(home, "vm", "--offline", status=1)
     expect(f"runs (process {os.getpid()})" in text, text)
+    os.unlink(os.path.join(home.mountpoint, "vm", "qemu.pid"))
     home.close()
 
 
