@@ -1,74 +1,14 @@
-"""reclaim of stopped VMs: what is given back, what stays, and what is refused. By an ordinary user."""
-import fcntl
-import glob
+"""reclaim of stopped VMs: what is given back, and what stays. By an ordinary user."""
 import json
 import os
-import pty
 import random
-import shutil
-import signal
 import struct
-import subprocess
-import time
 
 from guest_disk import GONE, GuestDisk, run, tool
-from harness import MIB, expect, wait_for
-
-RANDOM, ZEROS = 6 * MIB, 10 * MIB
-
-
-def add_disk(home, name, make, image_format="raw"):
-    """Before the mount: a VM directory whose `disk` make(path) wrote, as raw; then in the format, zeros allocated."""
-    directory = os.path.join(home.source, name)
-    os.makedirs(directory)
-    path = os.path.join(directory, "disk")
-    made = make(path)
-    if image_format == "qcow2":
-        # -S 0: zeros take clusters too, as they do where a guest wrote them.
-        run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-S", "0", path, path + ".new")
-        os.rename(path + ".new", path)
-    with open(os.path.join(directory, "lima.yaml"), "x", encoding="utf-8") as file:
-        file.write("vmType: qemu\n")
-    return made
-
-
-def bytes_disk(path):
-    """Random bytes, written zeros, random bytes, then a hole."""
-    content = os.urandom(RANDOM // 2) + bytes(ZEROS) + os.urandom(RANDOM // 2)
-    with open(path, "xb") as file:
-        file.write(content)
-        file.truncate(len(content) + 8 * MIB)
-    return content
-
-
-def content_of(path, image_format, directory):
-    raw = os.path.join(directory, "content")
-    run("qemu-img", "convert", "-f", image_format, "-O", "raw", path, raw)
-    with open(raw, "rb") as file:
-        return file.read()
-
-
-def reclaim(home, vm, *options, status=0):
-    return home.run("reclaim", vm, "--home", home.mountpoint, *options, status=status)
-
-
-def reclaim_json(home, vm, *options):
-    return json.loads(reclaim(home, vm, "--json", *options))
-
-
-def disk_of(home, vm):
-    return os.path.join(home.mountpoint, vm, "disk")
-
-
-def allocated(path):
-    return os.stat(path).st_blocks * 512
-
-
-def expect_clean(home, vm, image_format):
-    left = [name for name in os.listdir(os.path.join(home.mountpoint, vm)) if name not in ("disk", "lima.yaml")]
-    expect(not left, f"left behind: {left}")
-    if image_format == "qcow2":
-        run("qemu-img", "check", disk_of(home, vm))
+from harness import MIB, expect
+from stopped_vm import (RANDOM, ZEROS, add_disk, allocated, bytes_disk, content_of, disk_of, expect_clean, reclaim,
+                        reclaim_json)
+from terminal import on_terminal
 
 
 def zeros_are_given_back(new_home, image_format):
@@ -306,19 +246,9 @@ def test_what_does_not_compress_stays_and_a_bar_shows_how_far_it_is(new_home):
     add_disk(home, "vm", make, "qcow2")
     home.mount()
     before = os.stat(disk_of(home, "vm"))
-    parent, child = pty.openpty()
-    process = subprocess.Popen([home.limaquota, "reclaim", "vm", "--compress", "--home", home.mountpoint], stdin=child,
-                               stdout=child, stderr=child, env=dict(os.environ, TERM="xterm"))
-    os.close(child)
-    shown = b""
-    try:
-        while data := os.read(parent, 65536):
-            shown += data
-    except OSError:  # EIO: its last holder closed the terminal
-        pass
-    os.close(parent)
-    expect(process.wait() == 0 and b"does not become smaller" in shown, f"{shown}")
-    expect(b"compress disk: " in shown and b" %)" in shown and b"\r" in shown, f"no bar: {shown}")
+    status, shown = on_terminal([home.limaquota, "reclaim", "vm", "--compress", "--home", home.mountpoint])
+    expect(status == 0 and "does not become smaller" in shown, shown)
+    expect("compress disk: " in shown and " %)" in shown and "\r" in shown, f"no bar: {shown!r}")
     after = os.stat(disk_of(home, "vm"))
     expect((after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns), "the disk was written to")
     expect_clean(home, "vm", "qcow2")
@@ -374,164 +304,5 @@ def test_compress_that_does_not_fit_is_refused_with_the_figures(new_home):
     home.run("set", "vm", f"{used // MIB + 20}MiB", "--home", home.mountpoint)
     text = reclaim(home, "vm", "--compress", status=1)
     expect("is writable (limit" in text and text.count("\n") == 1, text)
-    expect_clean(home, "vm", "qcow2")
-    home.close()
-
-
-def test_refused_disks(new_home):
-    home = new_home()
-    for name in ("snapshots", "base", "dirty", "corrupt", "encrypted", "datafile", "old"):
-        add_disk(home, name, bytes_disk, "qcow2")
-    paths = {name: os.path.join(home.source, name, "disk") for name in os.listdir(home.source)}
-    run("qemu-img", "snapshot", "-c", "one", paths["snapshots"])
-    os.makedirs(os.path.join(home.source, "overlay"))
-    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "../base/disk",
-        os.path.join(home.source, "overlay", "disk"))
-    for name, bit in (("dirty", 1), ("corrupt", 2)):
-        with open(paths[name], "r+b") as file:
-            file.seek(79)  # the last byte of incompatible_features
-            file.write(bytes([bit]))
-    os.unlink(paths["encrypted"])
-    run("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x",
-        "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", paths["encrypted"], "4M")
-    os.unlink(paths["datafile"])
-    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={paths['datafile']}.data", paths["datafile"], "4M")
-    os.unlink(paths["old"])
-    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=0.10", "-F", "qcow2", "-b", paths["base"], paths["old"])
-    home.mount()
-    for name, word in (("snapshots", "internal snapshots"), ("base", "is the backing file of"), ("dirty", "dirty"),
-                       ("corrupt", "corrupt"), ("encrypted", "encrypted"), ("datafile", "data file"),
-                       ("old", "version 2")):
-        before = os.stat(disk_of(home, name))
-        for option in ("--offline", "--compress"):
-            text = reclaim(home, name, option, status=1)
-            expect(word in text and text.count("\n") == 1, f"{name}: {text}")
-        after = os.stat(disk_of(home, name))
-        expect((before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino), f"{name} was written to")
-    home.close()
-
-
-def test_a_disk_in_use_is_refused_and_a_reclaimed_one_is_locked(new_home):
-    home = new_home()
-    add_disk(home, "vm", bytes_disk)
-    home.mount()
-    disk = disk_of(home, "vm")
-    user = subprocess.Popen(["qemu-io", "-f", "raw", disk], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    user.stdin.write(b"length\n")
-    user.stdin.flush()
-    user.stdout.readline()  # it is open
-    text = reclaim(home, "vm", "--offline", status=1)
-    expect("is in use" in text, text)
-    user.communicate(b"quit\n")
-    with open(disk, "r+b") as file:
-        # The lock that reclaim takes: QEMU must refuse to open beside it.
-        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 100, 104, 0))
-        run("qemu-io", "-f", "raw", "-c", "length", disk, status=(1,))
-    reclaim(home, "vm", "--offline")
-    home.close()
-
-
-def test_a_running_vm_is_refused_offline(new_home):
-    home = new_home()
-    add_disk(home, "vm", bytes_disk)
-    with open(os.path.join(home.source, "vm", "qemu.pid"), "w", encoding="ascii") as file:
-        file.write(f"{os.getpid()}\n")
-    home.mount()
-    text = reclaim(home, "vm", "--offline", status=1)
-    expect(f"runs (process {os.getpid()})" in text, text)
-    os.unlink(os.path.join(home.mountpoint, "vm", "qemu.pid"))
-    home.close()
-
-
-def test_wrong_use(new_home):
-    home = new_home()
-    add_disk(home, "vm", bytes_disk)
-    home.mount()
-    for options in (["--offline", "--clean"], ["--compress", "--path", "/usr/src/x"], ["--path", "/"], ["--path", "usr/src"],
-                    ["--path", "/etc/ssh"], ["--path", "/home/../etc"], ["--loan", "15 parsecs"], ["--loan", "-1"],
-                    ["--loan", "1e3G"], ["--loan", "99999999999T"], ["--deadline", "0"], ["--surely"]):
-        text = reclaim(home, "vm", *options, status=2)
-        expect(text.strip(), f"{options}: says nothing")
-    text = reclaim(home, "nobody", "--offline", status=1)
-    expect("no VM 'nobody'" in text and "vm" in text, text)
-    text = reclaim(home, "vm", status=1)
-    expect("--offline" in text, text)
-    home.close()
-    text = reclaim(home, "vm", "--offline", status=1)
-    expect("not mounted" in text, text)
-
-
-def processes_that_name(text):
-    found = []
-    for path in glob.glob("/proc/[0-9]*/cmdline"):
-        try:
-            with open(path, "rb") as file:
-                words = file.read()
-        except OSError:
-            continue
-        if text.encode() in words and (b"qemu" in words or b"reclaim" in words):
-            found.append(words.replace(b"\0", b" ").decode(errors="replace"))
-    return found
-
-
-def sockets():
-    return set(glob.glob("/tmp/limaquota-*"))
-
-
-def killed_at_any_moment(new_home, make, image_format, options, check, rounds=14):
-    """Kills a run after ever longer times until one comes to its end; judges the disk each time."""
-    home = new_home()
-    made = add_disk(home, "vm", make, image_format)
-    home.mount()
-    disk, master = disk_of(home, "vm"), os.path.join(home.directory, "master")
-    shutil.copyfile(disk, master)
-    words = [home.limaquota, "reclaim", "vm", "--home", home.mountpoint, *options]
-    started = time.monotonic()
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
-    whole = time.monotonic() - started
-    before, killed = sockets(), 0
-    for number in range(rounds):
-        shutil.copyfile(master, disk)
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        # Spread over all of the run, each time at another point.
-        time.sleep(whole * (number + random.random()) / rounds)
-        process.send_signal(signal.SIGKILL if number % 2 else signal.SIGTERM)
-        killed += process.wait() < 0
-        wait_for(lambda: not processes_that_name(home.mountpoint), "no process stays behind", 30)
-        expect(sockets() <= before, "a socket stays behind")
-        left = [name for name in os.listdir(os.path.dirname(disk)) if name not in ("disk", "lima.yaml")]
-        expect(not left, f"left behind: {left}")
-        if image_format == "qcow2":
-            run("qemu-img", "check", disk, status=(0, 3))  # 3: leaked clusters, which the next run takes back
-        check(made, disk)
-    expect(killed >= rounds // 2, f"only {killed} of {rounds} runs were killed")
-    reclaim(home, "vm", *options)
-    check(made, disk)
-    expect_clean(home, "vm", image_format)
-    home.close()
-
-
-def test_killed_raw_stays_whole(new_home):
-    killed_at_any_moment(new_home, lambda path: GuestDisk(path, "gpt"), "raw", ["--offline"],
-                         lambda guest, disk: guest.check(disk))
-
-
-def test_killed_qcow2_stays_whole(new_home):
-    killed_at_any_moment(new_home, lambda path: GuestDisk(path, "gpt"), "qcow2", ["--offline"],
-                         lambda guest, disk: guest.check(disk, "qcow2"))
-
-
-def test_killed_while_compressing_stays_whole(new_home):
-    killed_at_any_moment(new_home, lambda path: GuestDisk(path, "gpt"), "qcow2", ["--compress"],
-                         lambda guest, disk: guest.check(disk, "qcow2"))
-
-
-def test_leftovers_of_a_run_killed_with_its_guard_go_at_the_next(new_home):
-    home = new_home()
-    add_disk(home, "vm", bytes_disk, "qcow2")
-    with open(os.path.join(home.source, "vm", ".disk.limaquota-Abc123"), "wb") as file:
-        file.write(bytes(MIB))
-    home.mount()
-    reclaim(home, "vm", "--offline")
     expect_clean(home, "vm", "qcow2")
     home.close()

@@ -2,7 +2,6 @@
 fstrim would, by having QEMU discard what the guest "deleted", and records how it was called."""
 import json
 import os
-import pty
 import signal
 import stat
 import subprocess
@@ -10,10 +9,11 @@ import sys
 import time
 
 from harness import DEADLINE, HELPERS, MIB, expect, wait_for
+from terminal import on_terminal
 
 JUNK_AT, JUNK = 128, 32  # MiB: what a trim gives back
-GUEST = 48               # MiB that the guest writes, elsewhere
-LIMIT = 72
+GUEST = 24               # MiB that the guest writes, elsewhere
+LIMIT = 56
 
 STAND_IN = """#!{python}
 import json, os, sys, time
@@ -66,11 +66,18 @@ class Stage:
         with open(self.calls_file, encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
+    def words(self, *options):
+        return [self.home.limaquota, "reclaim", "vm", "--home", self.home.mountpoint, *options]
+
+    def environment(self):
+        return dict(os.environ, PATH=f"{self.bin}:{os.environ['PATH']}")
+
+    def on_terminal(self, typed, *options):
+        return on_terminal(self.words(*options), typed, self.environment())
+
     def start(self, *options):
-        environment = dict(os.environ, PATH=f"{self.bin}:{os.environ['PATH']}")
-        return subprocess.Popen([self.home.limaquota, "reclaim", "vm", "--home", self.home.mountpoint, *options],
-                                env=environment, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT)
+        return subprocess.Popen(self.words(*options), env=self.environment(), text=True, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def run(self, *options, status=0):
         process = self.start(*options)
@@ -162,31 +169,13 @@ def test_clean_asks_first(new_home):
     stage.finish()
 
 
-def answer(stage, text, *options):
-    """Runs reclaim on a terminal of its own and types an answer; (status, what the terminal showed)."""
-    parent, child = pty.openpty()
-    environment = dict(os.environ, PATH=f"{stage.bin}:{os.environ['PATH']}", TERM="xterm")
-    process = subprocess.Popen([stage.home.limaquota, "reclaim", "vm", "--home", stage.home.mountpoint, *options],
-                               env=environment, stdin=child, stdout=child, stderr=child)
-    os.close(child)
-    os.write(parent, text)
-    shown = b""
-    try:
-        while data := os.read(parent, 65536):
-            shown += data
-    except OSError:  # EIO: its last holder closed the terminal
-        pass
-    os.close(parent)
-    return process.wait(DEADLINE), shown.decode()
-
-
 def test_clean_takes_no_for_an_answer(new_home):
     stage = Stage(new_home, limit=160)
     stage.vm.wait_done()
-    status, shown = answer(stage, b"n\n", "--clean")
+    status, shown = stage.on_terminal(b"n\n", "--clean")
     expect(status == 1 and "Go on? [y/N]" in shown and "nothing was done" in shown, f"{status}: {shown}")
     expect(not stage.calls(), f"{stage.calls()}")
-    status, shown = answer(stage, b"y\n", "--clean")
+    status, shown = stage.on_terminal(b"y\n", "--clean")
     expect(status == 0 and "given back" in shown and len(stage.calls()) == 2, f"{status}: {shown} {stage.calls()}")
     stage.finish()
 

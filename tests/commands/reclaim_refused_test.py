@@ -1,0 +1,93 @@
+"""reclaim refuses what it must not touch, and wrong use. By an ordinary user."""
+import fcntl
+import os
+import struct
+import subprocess
+
+from guest_disk import run
+from harness import expect
+from stopped_vm import add_disk, bytes_disk, disk_of, reclaim
+
+
+def test_refused_disks(new_home):
+    home = new_home()
+    for name in ("snapshots", "base", "dirty", "corrupt", "encrypted", "datafile", "old"):
+        add_disk(home, name, bytes_disk, "qcow2")
+    paths = {name: os.path.join(home.source, name, "disk") for name in os.listdir(home.source)}
+    run("qemu-img", "snapshot", "-c", "one", paths["snapshots"])
+    os.makedirs(os.path.join(home.source, "overlay"))
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "../base/disk",
+        os.path.join(home.source, "overlay", "disk"))
+    for name, bit in (("dirty", 1), ("corrupt", 2)):
+        with open(paths[name], "r+b") as file:
+            file.seek(79)  # the last byte of incompatible_features
+            file.write(bytes([bit]))
+    os.unlink(paths["encrypted"])
+    run("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x",
+        "-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", paths["encrypted"], "4M")
+    os.unlink(paths["datafile"])
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={paths['datafile']}.data", paths["datafile"], "4M")
+    os.unlink(paths["old"])
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=0.10", "-F", "qcow2", "-b", paths["base"],
+        paths["old"])
+    home.mount()
+    for name, word in (("snapshots", "internal snapshots"), ("base", "is the backing file of"), ("dirty", "dirty"),
+                       ("corrupt", "corrupt"), ("encrypted", "encrypted"), ("datafile", "data file"),
+                       ("old", "version 2")):
+        before = os.stat(disk_of(home, name))
+        for option in ("--offline", "--compress"):
+            text = reclaim(home, name, option, status=1)
+            expect(word in text and text.count("\n") == 1, f"{name}: {text}")
+        after = os.stat(disk_of(home, name))
+        expect((before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino), f"{name} was written to")
+    home.close()
+
+
+def test_a_disk_in_use_is_refused_and_a_reclaimed_one_is_locked(new_home):
+    home = new_home()
+    add_disk(home, "vm", bytes_disk)
+    home.mount()
+    disk = disk_of(home, "vm")
+    user = subprocess.Popen(["qemu-io", "-f", "raw", disk], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    user.stdin.write(b"length\n")
+    user.stdin.flush()
+    user.stdout.readline()  # it is open
+    text = reclaim(home, "vm", "--offline", status=1)
+    expect("is in use" in text, text)
+    user.communicate(b"quit\n")
+    with open(disk, "r+b") as file:
+        # The lock that reclaim takes: QEMU must refuse to open beside it.
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 100, 104, 0))
+        run("qemu-io", "-f", "raw", "-c", "length", disk, status=(1,))
+    reclaim(home, "vm", "--offline")
+    home.close()
+
+
+def test_a_running_vm_is_refused_offline(new_home):
+    home = new_home()
+    add_disk(home, "vm", bytes_disk)
+    with open(os.path.join(home.source, "vm", "qemu.pid"), "w", encoding="ascii") as file:
+        file.write(f"{os.getpid()}\n")
+    home.mount()
+    text = reclaim(home, "vm", "--offline", status=1)
+    expect(f"runs (process {os.getpid()})" in text, text)
+    os.unlink(os.path.join(home.mountpoint, "vm", "qemu.pid"))
+    home.close()
+
+
+def test_wrong_use(new_home):
+    home = new_home()
+    add_disk(home, "vm", bytes_disk)
+    home.mount()
+    for options in (["--offline", "--clean"], ["--compress", "--path", "/usr/src/x"], ["--path", "/"],
+                    ["--path", "usr/src"], ["--path", "/etc/ssh"], ["--path", "/home/../etc"], ["--loan", "15 parsecs"], ["--loan", "-1"],
+                    ["--loan", "1e3G"], ["--loan", "99999999999T"], ["--deadline", "0"], ["--surely"]):
+        text = reclaim(home, "vm", *options, status=2)
+        expect(text.strip(), f"{options}: says nothing")
+    text = reclaim(home, "nobody", "--offline", status=1)
+    expect("no VM 'nobody'" in text and "vm" in text, text)
+    text = reclaim(home, "vm", status=1)
+    expect("--offline" in text, text)
+    home.close()
+    text = reclaim(home, "vm", "--offline", status=1)
+    expect("not mounted" in text, text)
