@@ -107,6 +107,9 @@ class Qcow2Disk : public OpenDisk {
  public:
   Qcow2Disk(const DiskLock& lock, uint64_t cluster, bool writable)
       : name_(escape_name(lock.path().string())), cluster_(cluster), nbd_(::nbd_create(), &::nbd_close) {
+    if (!find_program("qemu-storage-daemon")) {
+      throw Refusal("there is no qemu-storage-daemon: install QEMU (Debian: qemu-system-common)");
+    }
     PrivateSocket socket = private_socket();
     daemon_ = std::make_unique<Companion>(daemon_words(lock, socket.listening.get(), writable),
                                           std::vector<int>{socket.listening.get(), lock.fd()});

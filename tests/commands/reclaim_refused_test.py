@@ -80,7 +80,8 @@ def test_wrong_use(new_home):
     add_disk(home, "vm", bytes_disk)
     home.mount()
     for options in (["--offline", "--clean"], ["--compress", "--path", "/usr/src/x"], ["--path", "/"],
-                    ["--path", "usr/src"], ["--path", "/etc/ssh"], ["--path", "/home/../etc"], ["--loan", "15 parsecs"], ["--loan", "-1"],
+                    ["--path", "usr/src"], ["--path", "/etc/ssh"], ["--path", "/home/../etc"],
+                    ["--loan", "15 parsecs"], ["--loan", "-1"],
                     ["--loan", "1e3G"], ["--loan", "99999999999T"], ["--deadline", "0"], ["--surely"]):
         text = reclaim(home, "vm", *options, status=2)
         expect(text.strip(), f"{options}: says nothing")
