@@ -133,6 +133,7 @@ int serve(const MountOptions& options, const std::string& source, const std::str
   signals.start(mountpoint);
   session.serve([&] {
     starter.tell("");
+    if (options.ready) options.ready();
     log_info("{} is mounted on {}", source, mountpoint);
   });
   signals.end();

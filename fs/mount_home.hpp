@@ -2,6 +2,7 @@
 // for a home that is not mounted, and looks at mounts by preflight.hpp.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,8 @@ struct MountOptions {
   // noatime, sync, dirsync, async, default_permissions (always on). Anything else is refused with a clear
   // line.
   std::vector<std::string> flags;
+  // Called once, from a serving thread, when the mount answers.
+  std::function<void()> ready;
 };
 
 // Mounts and, in the foreground, serves until unmounted. Returns the exit status: 0 done, 1 refused or failed

@@ -31,5 +31,10 @@ void add_doctor(CLI::App& program, int& status);
 void add_plan(CLI::App& program, int& status);
 void add_apply(CLI::App& program, int& status);
 void add_reclaim(CLI::App& program, int& status);
+void add_enable(CLI::App& program, int& status);
+void add_disable(CLI::App& program, int& status);
+// Not shown: for the units that `enable` writes, and for the shells' completions.
+void add_stop_vms(CLI::App& program, int& status);
+void add_complete(CLI::App& program, int& status);
 
 }  // namespace limaquota

@@ -1,11 +1,23 @@
 // limaquota mount SOURCE [MOUNTPOINT]
-#include "fs/mount_home.hpp"
+#include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/statvfs.h>
+#include <sys/un.h>
 
+#include <cerrno>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "fs/fd.hpp"
+#include "fs/mount_channel.hpp"
+#include "fs/mount_home.hpp"
 #include "mount-helpers/commands.hpp"
+#include "mount-helpers/home.hpp"
 
 namespace limaquota {
 namespace {
@@ -34,6 +46,39 @@ MountOptions mount_options(const MountArguments& arguments) {
   return options;
 }
 
+// Tells the systemd that started this process, if one did and waits for it, that the mount answers. Source of
+// the format: sd_notify(3), a datagram to the socket that $NOTIFY_SOCKET names, `@` for an abstract one.
+void notify_systemd() {
+  const char* name = std::getenv("NOTIFY_SOCKET");
+  sockaddr_un address{};
+  if (name == nullptr || *name == '\0' || std::strlen(name) >= sizeof address.sun_path) return;
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, name, std::strlen(name));
+  if (*name == '@') address.sun_path[0] = '\0';
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + std::strlen(name));
+  const Fd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const std::string_view text = "READY=1\nSTATUS=mounted";
+  ::sendto(socket.get(), text.data(), text.size(), MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&address),
+           length);
+}
+
+// A mount whose daemon has died answers nothing but ENOTCONN, hides the home, and has nothing left to lose.
+void clear_dead_mount(const std::string& directory) {
+  struct statvfs unused {};
+  if (::statvfs(directory.c_str(), &unused) == 0 || errno != ENOTCONN) return;
+  const std::string path = real_path(directory);
+  if (!is_mountpoint(path)) return;
+  detach_mount(path);
+  fmt::print(stderr, "limaquota: cleared a dead mount from {}\n", path);
+}
+
+int run_mount(const MountArguments& arguments) {
+  MountOptions options = mount_options(arguments);
+  for (const std::string& directory : {options.source, options.mountpoint}) clear_dead_mount(directory);
+  if (options.foreground) options.ready = notify_systemd;
+  return mount_home(options);
+}
+
 }  // namespace
 
 void add_mount(CLI::App& program, int& status) {
@@ -58,7 +103,7 @@ void add_mount(CLI::App& program, int& status) {
       "  limaquota mount ~/.lima /mnt/lima             show it elsewhere instead\n"
       "  limaquota mount -f -o allow_other /srv/lima   as root, for all users, staying in front\n"
       "  in /etc/fstab:  /srv/lima /srv/lima fuse.limaquota allow_other 0 0");
-  command->callback([arguments, &status] { status = mount_home(mount_options(*arguments)); });
+  command->callback([arguments, &status] { status = run_mount(*arguments); });
 }
 
 }  // namespace limaquota

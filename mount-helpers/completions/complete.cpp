@@ -1,0 +1,160 @@
+// limaquota __complete [WORD...]: what the last word of "limaquota WORD..." may become. The completions of
+// the shells ask it, so that they know each command and option that there is.
+//
+// Prints a line "candidate<TAB>description" for each, the candidates that start with the word only. A single
+// line ":directories" or ":files" says that the shell is to complete those.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "accounting/layout.hpp"
+#include "mount-helpers/commands.hpp"
+#include "mount-helpers/home.hpp"
+#include "mount-helpers/lima_vms.hpp"
+
+namespace limaquota {
+namespace {
+
+using Words = std::vector<std::string>;
+
+// Shells split lines, and terminals obey control characters.
+bool is_printable(std::string_view text) {
+  return std::none_of(text.begin(), text.end(), [](unsigned char c) { return c < ' ' || c == 0x7f; });
+}
+
+// True for a text that is typed as it stands, such as "virtual", not a word for what is typed, such as SIZE.
+bool is_literal(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return (c >= 'a' && c <= 'z') || c == '-'; });
+}
+
+class Completer {
+ public:
+  Completer(CLI::App& program, Words words) : program_(program), words_(std::move(words)) {
+    if (words_.empty()) words_.emplace_back();
+    last_ = words_.back();
+    words_.pop_back();
+  }
+
+  void print() {
+    CLI::App* command = command_of_words();
+    if (command == nullptr) {
+      print_commands();
+    } else if (const CLI::Option* option = option_that_waits(*command)) {
+      print_values(option->get_option_text(), option->get_single_name());
+    } else if (last_.starts_with('-')) {
+      print_options(*command);
+    } else {
+      print_positional(*command);
+    }
+  }
+
+ private:
+  CLI::App* command_of_words() {
+    for (const std::string& word : words_) {
+      if (word.starts_with('-')) continue;
+      const auto named = program_.get_subcommands([&](CLI::App* app) { return app->get_name() == word; });
+      return named.empty() ? nullptr : named.front();
+    }
+    return nullptr;
+  }
+
+  static bool takes_value(CLI::App& command, const std::string& word) {
+    const CLI::Option* option = word.starts_with('-') ? command.get_option_no_throw(word) : nullptr;
+    return option != nullptr && option->get_items_expected_max() > 0;
+  }
+
+  // The option of which the last word is the value.
+  const CLI::Option* option_that_waits(CLI::App& command) const {
+    return takes_value(command, words_.back()) ? command.get_option_no_throw(words_.back()) : nullptr;
+  }
+
+  void candidate(const std::string& text, const std::string& description) const {
+    if (text.starts_with(last_) && is_printable(text)) fmt::print("{}\t{}\n", text, description);
+  }
+
+  void print_commands() const {
+    if (last_.starts_with('-')) return print_options(program_);
+    for (const CLI::App* command : program_.get_subcommands([](CLI::App*) { return true; })) {
+      if (!command->get_group().empty()) candidate(command->get_name(), command->get_description());
+    }
+  }
+
+  void print_options(const CLI::App& command) const {
+    for (const CLI::Option* option : command.get_options()) {
+      if (option->get_group().empty()) continue;
+      for (const std::string& name : option->get_lnames()) candidate("--" + name, option->get_description());
+      if (last_.starts_with("--")) continue;
+      for (const std::string& name : option->get_snames()) candidate("-" + name, option->get_description());
+    }
+  }
+
+  // The positional argument that comes after those already there; the last one may be repeated.
+  void print_positional(CLI::App& command) const {
+    std::vector<const CLI::Option*> positionals;
+    for (const CLI::Option* option : command.get_options()) {
+      if (option->get_positional()) positionals.push_back(option);
+    }
+    if (positionals.empty()) return print_options(command);
+    size_t before = 0;
+    for (size_t i = 1; i < words_.size(); ++i) {
+      if (!words_[i].starts_with('-') && !takes_value(command, words_[i - 1])) ++before;
+    }
+    const CLI::Option* option = positionals[std::min(before, positionals.size() - 1)];
+    print_values(option->get_option_text(), option->get_name());
+  }
+
+  // What may stand where the help says NAME, VM, DIR, FILE...
+  void print_values(const std::string& text, const std::string& name) const {
+    const auto says = [&](std::string_view word) {
+      return text.find(word) != std::string::npos || name.find(word) != std::string::npos;
+    };
+    if (says("SIZE")) return;
+    if (says("DIR")) {
+      fmt::print(":directories\n");
+    } else if (says("FILE") || says("TEMPLATE")) {
+      fmt::print(":files\n");
+    } else if (says("VM") || says("NAME")) {
+      print_accounts(says("VM"));
+    } else if (is_literal(text)) {
+      candidate(text, "");
+    }
+  }
+
+  std::string home() const {
+    const auto option = std::find(words_.begin(), words_.end(), "--home");
+    return choose_home(option != words_.end() && option + 1 != words_.end() ? option[1] : "");
+  }
+
+  void print_accounts(bool vms_only) const {
+    for (const LimaVm& vm : lima_vms(home())) candidate(vm.name, "VM");
+    if (vms_only) return;
+    std::error_code error;
+    for (std::filesystem::directory_iterator disk(home() + "/" + std::string(disks_directory), error), end;
+         !error && disk != end; disk.increment(error)) {
+      candidate(account_of_disk(disk->path().filename().string()), "disk");
+    }
+    candidate("_default", "VMs without a limit of their own");
+    candidate("_host", "the space that stays free");
+    candidate(std::string(shared_account), "everything else");
+  }
+
+  CLI::App& program_;
+  Words words_;  // those before the last
+  std::string last_;
+};
+
+}  // namespace
+
+void add_complete(CLI::App& program, int&) {
+  CLI::App* command = program.add_subcommand("__complete", "Complete a command line")->group("");
+  auto words = std::make_shared<Words>();
+  command->add_option("WORD", *words);
+  command->callback([&program, words] { Completer(program, *words).print(); });
+}
+
+}  // namespace limaquota

@@ -1,0 +1,52 @@
+// limaquota __stop-vms --home DIR: what the unit of `limaquota enable` runs before it unmounts.
+#include <fmt/format.h>
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "accounting/usage_text.hpp"
+#include "mount-helpers/commands.hpp"
+#include "mount-helpers/home.hpp"
+#include "mount-helpers/lima_vms.hpp"
+#include "mount-helpers/process.hpp"
+
+namespace limaquota {
+namespace {
+
+// Stops a VM without loss where that can be, else as Lima does it: the mount is about to go in any case.
+void stop_vm(const std::string& home, const std::string& name) {
+  RunOptions options;
+  options.show = true;
+  options.environment = {"LIMA_HOME=" + home};
+  if (run_program({real_path("/proc/self/exe"), "stop", name, "--home", home}, options).ok()) return;
+  run_program({"limactl", "stop", name}, options);
+}
+
+// All at once: each may take minutes.
+void stop_vms(const std::string& given) {
+  const std::string home = real_path(choose_home(given));
+  if (!is_mountpoint(home)) return;  // VMs that run now do not run from it
+  std::vector<std::jthread> threads;
+  for (const LimaVm& vm : lima_vms(home)) {
+    if (vm.is_running()) threads.emplace_back(stop_vm, home, vm.name);
+  }
+  threads.clear();
+  std::string left;
+  for (const LimaVm& vm : lima_vms(home)) {
+    if (vm.is_running()) left += (left.empty() ? "" : " ") + escape_name(vm.name);
+  }
+  if (!left.empty()) throw Refusal(fmt::format("VMs still run from {}: limactl stop --force {}", home, left));
+}
+
+}  // namespace
+
+void add_stop_vms(CLI::App& program, int&) {
+  CLI::App* command = program.add_subcommand("__stop-vms", "Stop all VMs that run from the mount")->group("");
+  auto home = std::make_shared<std::string>();
+  command->add_option("--home", *home, "The Lima home; else $LIMA_HOME, else ~/.lima")->option_text("DIR");
+  command->callback([home] { stop_vms(*home); });
+}
+
+}  // namespace limaquota
