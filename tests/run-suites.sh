@@ -95,7 +95,7 @@ install -d -m 755 "$bin"
 install -m 755 "$build/limaquota" "$build/mount_tests" "$bin"
 mkdir -p "$bin/source/tests"
 cp -r "$here/../mount-helpers" "$bin/source"
-cp -r "$here/harness" "$here/vm" "$here/commands" "$bin/source/tests"
+cp -r "$here/harness" "$here/vm" "$here/commands" "$here/install" "$bin/source/tests"
 if [ -f "$shared/checks/lima_ops.py" ]; then install -m 755 "$shared/checks/lima_ops.py" "$bin"; fi
 
 for binary in "$build"/*_tests; do
@@ -136,3 +136,4 @@ wait
 run_scripted "a real QEMU" vm env
 install -d -o $nobody -g $nobody "$work/commands"
 run_scripted "commands, by an ordinary user" commands "${as_nobody[@]}"
+if [ "$preset" = release ]; then run_scripted "installed" install env LIMAQUOTA_BUILD="$build"; fi
