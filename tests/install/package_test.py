@@ -121,6 +121,9 @@ class Chroot:
         shutil.copy("/etc/resolv.conf", os.path.join(root, "etc", "resolv.conf"))
         subprocess.run(["mknod", "-m", "666", os.path.join(root, "dev", "fuse"), "c", "10", "229"], check=True)
 
+    def packages(self):
+        return set(self.run("dpkg-query -W -f '${Package}\\n'").split("\n")[1:])
+
     def run(self, script):
         return run("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh", "-euc",
                    'mount -t proc proc "$0/proc"; exec chroot "$0" sh -euxc "$1"', self.root, script,
@@ -132,12 +135,13 @@ def test_the_package_installs_in_a_clean_chroot_works_by_fstab_and_purged_leaves
     run("cpack", "--config", os.path.join(build_directory(), "CPackConfig.cmake"), "-B", directory)
     [package] = glob.glob(os.path.join(directory, "*.deb"))
     chroot = Chroot(os.path.join(directory, "root"))
-    # What it depends on is to be had, and is all that it needs: apt may not fetch more with the package itself.
+    # What it depends on is to be had, and is all that comes with it.
     depends = run("dpkg-deb", "-f", package, "Depends").strip()
     chroot.run(f"apt-get satisfy -qq -y --no-install-recommends '{depends}'; apt-get clean")
-    before = files_below(chroot.root)
+    before, packages = files_below(chroot.root), chroot.packages()
     shutil.copy(package, os.path.join(chroot.root, "limaquota.deb"))
-    chroot.run("apt-get install -qq -y --no-install-recommends --no-download ./limaquota.deb; rm limaquota.deb")
+    chroot.run("apt-get install -qq -y --no-install-recommends ./limaquota.deb; rm limaquota.deb")
+    expect(chroot.packages() - packages == {"limaquota"}, f"more came with it: {chroot.packages() - packages}")
     installed = {os.path.relpath(path, "usr") for path in files_below(chroot.root)}
     missing = {name for name in FILES if name not in installed and name + ".gz" not in installed}
     expect(not missing, f"not in the package: {missing}")
