@@ -124,8 +124,19 @@ void start_units(const std::string& home, bool metrics) {
   if (words.back() == watch_unit) fmt::print("{} is mounted and watched\n", home);
 }
 
+std::string existing_home(const std::string& given) {
+  const std::string home = choose_home(given);
+  struct stat status {};
+  if (::lstat(home.c_str(), &status) != 0 && errno == ENOENT) {
+    throw Refusal(
+        fmt::format("there is no {0}; create it first (limactl does at its first start): mkdir -p {0}",
+                    escape_name(home)));
+  }
+  return real_path(home);
+}
+
 void run_enable(const EnableArguments& arguments) {
-  const std::string home = real_path(choose_home(arguments.home));
+  const std::string home = existing_home(arguments.home);
   const UnitDirectory directory;
   const auto covered = directory.home();
   if (covered && *covered != home) {

@@ -174,7 +174,7 @@ def test_a_second_home_and_units_of_others_are_refused(new_home):
 
 def test_bad_directories_are_refused_and_nothing_is_written(new_home):
     login = Login(new_home)
-    login.run("enable", "--home", "/nowhere", status=1)
+    expect("mkdir -p /nowhere" in login.run("enable", "--home", "/nowhere", status=1), "says what to do")
     login.run("enable", "--metrics", "/nowhere", status=1)
     if os.geteuid() != 0:
         expect("sudo install -d" in login.run("enable", "--metrics", "/usr", status=1), "says what to do")
@@ -190,6 +190,17 @@ def test_vms_on_the_bare_tree_are_named_and_nothing_is_started(new_home):
     text = login.run("enable")
     expect("limactl stop busy" in text, text)
     expect(not any("start" in line for line in login.recorded()), "not started over a running VM")
+
+
+def test_what_is_mounted_by_hand_is_left_as_it_is(new_home):
+    login = Login(new_home)
+    home = new_home(in_place=True)
+    home.mount()
+    text = login.run("enable", "--home", home.source)
+    expect("mounted by hand" in text and login.files() == ALL, text)
+    expect(not any(" start" in line for line in login.recorded()), "nothing is started over it")
+    expect("still mounted" in login.run("disable"), "disable says that it is")
+    home.close()
 
 
 def test_a_failing_start_says_where_to_look(new_home):

@@ -165,6 +165,8 @@ def test_a_crash_is_followed_by_a_mount_and_an_unmount_by_hand_by_none(new_home)
         first = login.show("MainPID")
         os.kill(int(first), signal.SIGKILL)
         wait_for(lambda: login.show("MainPID") not in ("0", first) and login.is_mounted(), "it is mounted again", 60)
+        if " watch " in login.run(login.limaquota, "--help"):
+            wait_for(lambda: login.show("ActiveState", "limaquota-watch.service") == "active", "it is watched again", 30)
         login.run(login.limaquota, "umount")
         wait_for(lambda: login.show("ActiveState") == "inactive", "the unit is inactive", 30)
         expect(login.show("Result") == "success" and not login.is_mounted(), f"Result {login.show('Result')}")
