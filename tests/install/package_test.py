@@ -12,7 +12,6 @@ FILES = {"bin/limaquota", "bin/limactl-quota", "sbin/mount.fuse.limaquota", "sha
          "share/bash-completion/completions/limaquota", "share/fish/vendor_completions.d/limaquota.fish"}
 # Covers a home in place and shows another elsewhere; each must answer, hold a limit, and go.
 FSTAB_SCRIPT = """
-mount -t tmpfs tmpfs /run
 mv /etc/fstab /etc/fstab.before
 mkdir -p /srv/lima/vm /srv/other/vm /mnt/other
 echo '/srv/lima  /srv/lima   fuse.limaquota  allow_other,nofail  0  0'  > /etc/fstab
@@ -129,7 +128,7 @@ class Chroot:
 
     def run(self, script):
         return run("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh", "-euc",
-                   'mount -t proc proc "$0/proc"; exec chroot "$0" sh -euxc "$1"', self.root, script,
+                   'mount -t proc proc "$0/proc"; mount -t tmpfs tmpfs "$0/run"; exec chroot "$0" sh -euxc "$1"', self.root, script,
                    env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "HOME": "/root"})
 
 
