@@ -14,8 +14,6 @@ packages_of() {
     tests)
       echo xfsprogs btrfs-progs e2fsprogs attr acl binutils qemu-system-x86 qemu-utils python3 openssh-client \
         openssh-server psmisc procps util-linux prometheus prometheus-node-exporter
-        openssh-server psmisc procps util-linux systemd mmdebstrap dpkg-dev lintian mandoc man-db bash zsh fish
-        openssh-server psmisc procps util-linux
       echo systemd mmdebstrap dpkg-dev lintian mandoc man-db bash zsh fish
       ;;
     lint) echo clang-format clang-tidy ;;
