@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 #include <signal.h>
 
-#include <list>
 #include <map>
 #include <optional>
 #include <sstream>
@@ -30,8 +29,8 @@ constexpr size_t most_loans = 2;
 
 // A loan that ends however this process does.
 struct GuardedLoan {
-  GuardedLoan(const ReclaimRequest& request, Bytes amount, std::chrono::seconds duration)
-      : lent(request.home, request.vm.name, amount, duration), guard([this] { lent.end(); }) {}
+  GuardedLoan(const ReclaimRequest& request, std::chrono::seconds duration)
+      : lent(request.home, request.vm.name, request.loan, duration), guard([this] { lent.end(); }) {}
   Lent lent;
   Guard guard;
 };
@@ -53,14 +52,19 @@ class Guest {
     if (now != GuestState::no_space) {
       throw Refusal(fmt::format("{} is {}: it cannot trim its disks", name_, to_string(now)));
     }
-    if (loans_.size() == most_loans) {
+    if (lendings_ == most_loans) {
       throw Refusal(fmt::format(
           "{0} paused again, lent {1} in all: it needs more; limaquota reclaim {0} --loan SIZE, or "
           "limaquota set {0} SIZE",
           name_, format_size(request_.loan * most_loans)));
     }
-    // The second loan takes the place of the first.
-    loans_.emplace_back(request_, request_.loan * (loans_.size() + 1), request_.deadline * 3 + loan_margin);
+    const std::chrono::seconds duration = request_.deadline * 3 + loan_margin;
+    if (loan_) {
+      loan_->lent.again(request_.loan, duration);
+    } else {
+      loan_.emplace(request_, duration);
+    }
+    ++lendings_;
     const AccountFigures account = vm_figures(request_);
     if (account.writable.count() == 0) {
       throw Refusal(fmt::format("{} is paused, and {} lent to it make nothing writable: the host is full",
@@ -93,25 +97,18 @@ class Guest {
     return program.wait();
   }
 
-  void end_loans() {
-    // The last one first: each puts back what it found.
-    while (!loans_.empty()) {
-      loans_.back().lent.end();
-      loans_.pop_back();
-    }
+  void end_loan() {
+    if (loan_) loan_->lent.end();
+    loan_.reset();
   }
-  ~Guest() {
-    while (!loans_.empty()) loans_.pop_back();
-  }
-  Guest(const Guest&) = delete;
-  Guest& operator=(const Guest&) = delete;
-  bool was_lent() const { return !loans_.empty(); }
+  bool was_lent() const { return loan_.has_value(); }
 
  private:
   const ReclaimRequest& request_;
   std::string name_;
   uint64_t refused_ = 0;
-  std::list<GuardedLoan> loans_;
+  std::optional<GuardedLoan> loan_;
+  size_t lendings_ = 0;
 };
 
 constexpr const char* clean_script =
@@ -212,7 +209,7 @@ Reclaimed reclaim_online(const ReclaimRequest& request) {
   if (request.clean) clean(request, guest);
   trim(request, guest, result);
   const bool lent = guest.was_lent();
-  guest.end_loans();
+  guest.end_loan();
   const AccountFigures after = vm_figures(request);
   result.used_after = after.used;
   if (lent && after.writable.count() == 0) {
