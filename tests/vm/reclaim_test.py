@@ -39,7 +39,8 @@ class Stage:
 
     def __init__(self, new_home, image_format="qcow2", limit=None):
         self.home = home = new_home()
-        self.vm = home.add_vm("vm", image_format, GUEST, 256)
+        # Where nothing is to be paused the guest need not write much.
+        self.vm = home.add_vm("vm", image_format, GUEST if limit == LIMIT else 2, 256)
         subprocess.run(["qemu-io", "-f", image_format, "-c", f"write -q -P 9 {JUNK_AT}M {JUNK}M",
                         os.path.join(home.source, "vm", "disk")], check=True)
         self.bin = os.path.join(home.directory, "bin")
