@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 #include <signal.h>
 
-#include <map>
 #include <optional>
 #include <sstream>
 
@@ -16,6 +15,7 @@
 #include "mount-helpers/reclaim/companion.hpp"
 #include "mount-helpers/reclaim/guard.hpp"
 #include "mount-helpers/reclaim/reclaim.hpp"
+#include "mount-helpers/status_savings.hpp"
 #include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
@@ -141,25 +141,6 @@ void clean(const ReclaimRequest& request, Guest& guest) {
   }
 }
 
-// What the guest's filesystems on disks say they use, each once.
-Bytes used_inside(const ReclaimRequest& request, Guest& guest) {
-  const Ended ended = guest.run("df", {"df", "-B1", "--output=source,used"});
-  if (!ended.ok()) {
-    throw Refusal(fmt::format("{}: df: {}", escape_name(request.vm.name), escape_name(ended.complaint())));
-  }
-  std::map<std::string, uint64_t> by_source;
-  std::istringstream lines(ended.out);
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream words(line);
-    std::string source;
-    uint64_t used = 0;
-    if (words >> source >> used && source.starts_with("/dev/")) by_source[source] = used;
-  }
-  Bytes total;
-  for (const auto& [source, used] : by_source) total = plus_or_unlimited(total, Bytes(used));
-  return total;
-}
-
 void trim(const ReclaimRequest& request, Guest& guest, Reclaimed& result) {
   const Ended ended = guest.run("fstrim", {"sudo", "fstrim", "-av"});
   if (!ended.ok() && ended.status != trimmed_some) {
@@ -198,9 +179,10 @@ Reclaimed reclaim_online(const ReclaimRequest& request) {
     if (guest.state() != GuestState::running) {
       throw Refusal(fmt::format("{} is paused: its guest cannot be asked what it uses", name));
     }
-    Bytes allocated;
-    for (const DiskFigures& disk : before.disks) allocated += disk.allocated;
-    result.would_free = minus_or_zero(allocated, used_inside(request, guest));
+    std::string why;
+    const auto inside = look_inside(request.home, before, &why);
+    if (!inside) throw Refusal(fmt::format("{} does not say what it uses: {}", name, escape_name(why)));
+    result.would_free = inside->reclaimable;
     result.notes.push_back("about: what the disks have allocated, less what the guest's filesystems use");
     return result;
   }
