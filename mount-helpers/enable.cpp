@@ -189,8 +189,7 @@ void run_disable() {
 void add_enable(CLI::App& program, int&) {
   CLI::App* command = program.add_subcommand("enable", "Have the mount there after every login, by systemd");
   auto arguments = std::make_shared<EnableArguments>();
-  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
-      ->option_text("DIR");
+  add_home_option(*command, arguments->home);
   command
       ->add_option("--metrics", arguments->metrics,
                    "Also write the metrics there every 15 s, for node_exporter's textfile collector")

@@ -1,10 +1,8 @@
 // limaquota mount SOURCE [MOUNTPOINT]
 #include <fmt/format.h>
 #include <sys/socket.h>
-#include <sys/statvfs.h>
 #include <sys/un.h>
 
-#include <cerrno>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -64,8 +62,7 @@ void notify_systemd() {
 
 // A mount whose daemon has died answers nothing but ENOTCONN, hides the home, and has nothing left to lose.
 void clear_dead_mount(const std::string& directory) {
-  struct statvfs unused {};
-  if (::statvfs(directory.c_str(), &unused) == 0 || errno != ENOTCONN) return;
+  if (!is_dead_mount(directory)) return;
   const std::string path = real_path(directory);
   if (!is_mountpoint(path)) return;
   detach_mount(path);

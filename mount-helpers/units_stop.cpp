@@ -45,7 +45,7 @@ void stop_vms(const std::string& given) {
 void add_stop_vms(CLI::App& program, int&) {
   CLI::App* command = program.add_subcommand("__stop-vms", "Stop all VMs that run from the mount")->group("");
   auto home = std::make_shared<std::string>();
-  command->add_option("--home", *home, "The Lima home; else $LIMA_HOME, else ~/.lima")->option_text("DIR");
+  add_home_option(*command, *home);
   command->callback([home] { stop_vms(*home); });
 }
 

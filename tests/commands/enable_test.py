@@ -4,7 +4,6 @@ systemctl and loginctl are stand-ins that record what they are asked; tests/inst
 """
 import os
 import shutil
-import signal
 import socket
 import subprocess
 
@@ -231,9 +230,7 @@ def test_mount_clears_a_dead_mount_of_its_own(new_home):
     vm = home.add_vm("vm", "raw", 1)
     home.mount()
     home.run("set", "vm", "1GiB", "--home", home.source)
-    daemon = home._daemon
-    daemon.send_signal(signal.SIGKILL)
-    daemon.wait()
+    home.kill_daemon()
     wait_for(lambda: not os.path.exists(vm.directory), "the mount is dead")
     home.mount()
     expect("cleared a dead mount" in home.log(), home.log())
