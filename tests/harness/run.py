@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 
 sys.dont_write_bytecode = True  # no __pycache__ in the source tree
@@ -83,9 +84,10 @@ def main():
     counts = {"ok": 0, "not ok": 0, "skip": 0}
     skip = why_skip()
     for name in sys.argv[4:] or tests:
+        started = time.monotonic()
         outcome, why = ("skip", skip) if skip else run_test(tests[name], limaquota, workdir)
         counts[outcome] += 1
-        print(f"{outcome} {name} {why}".rstrip(), flush=True)
+        print(f"{outcome} {name} ({time.monotonic() - started:.1f} s) {why}".rstrip(), flush=True)
     print(f"{counts['ok']} passed, {counts['not ok']} failed, {counts['skip']} skipped")
     return 1 if counts["not ok"] else 0
 
