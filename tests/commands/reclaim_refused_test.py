@@ -66,9 +66,9 @@ def test_a_disk_in_use_is_refused_and_a_reclaimed_one_is_locked(new_home):
 def test_a_running_vm_is_refused_offline(new_home):
     home = new_home()
     add_disk(home, "vm", bytes_disk)
-    with open(os.path.join(home.source, "vm", "qemu.pid"), "w", encoding="ascii") as file:
-        file.write(f"{os.getpid()}\n")
     home.mount()
+    with open(os.path.join(home.mountpoint, "vm", "qemu.pid"), "w", encoding="ascii") as file:
+        file.write(f"{os.getpid()}\n")
     text = reclaim(home, "vm", "--offline", status=1)
     expect(f"runs (process {os.getpid()})" in text, text)
     os.unlink(os.path.join(home.mountpoint, "vm", "qemu.pid"))

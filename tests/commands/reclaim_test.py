@@ -18,7 +18,7 @@ def zeros_are_given_back(new_home, image_format):
     disk = disk_of(home, "vm")
     before = home.account("vm")["used"]
     would = reclaim_json(home, "vm", "--offline", "--dry-run")
-    expect(home.account("vm")["used"] == before, "a dry run changed something")
+    expect(home.account("vm")["used"] == before, f"a dry run changed something: {before} became {home.account('vm')}")
     expect(ZEROS <= would["would_free"] <= ZEROS + 9 * MIB, f"would free {would}")
     done = reclaim_json(home, "vm", "--offline")
     won = before - home.account("vm")["used"]

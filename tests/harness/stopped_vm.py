@@ -18,6 +18,8 @@ def add_disk(home, name, make, image_format="raw"):
         # -S 0: zeros take clusters too, as they do where a guest wrote them.
         run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-S", "0", path, path + ".new")
         os.rename(path + ".new", path)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())  # from now on its allocated bytes stay what they are
     with open(os.path.join(directory, "lima.yaml"), "x", encoding="utf-8") as file:
         file.write("vmType: qemu\n")
     return made
