@@ -176,7 +176,7 @@ Bytes Ledger::host_room(const HostSample& host, Line line) const {
 }
 
 std::optional<Reservation> Ledger::reserve(const Claims& claims, Line line, const HostSample& host,
-                                           Refusal* refusal) {
+                                           Refused* refusal) {
   const std::lock_guard lock(mutex_);
   Bytes sum;
   for (const Claim& claim : claims) sum = plus_or_unlimited(sum, claim.bytes);

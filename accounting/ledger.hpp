@@ -64,7 +64,7 @@ struct Change {
 };
 
 // Why a reservation was not given.
-struct Refusal {
+struct Refused {
   Bytes room;                     // what the line leaves now for one more claim (the tightest account's)
   bool others_in_flight = false;  // operations under way may still give something back: wait_for_change
   bool slack_held = false;        // settling may give something back
@@ -136,7 +136,7 @@ class Ledger {
   HostSample before_host_sample() const;  // then read the host's free bytes into `free`
   // Sets all claims aside or none.
   std::optional<Reservation> reserve(const Claims& claims, Line line, const HostSample& host,
-                                     Refusal* refusal);
+                                     Refused* refusal);
   // Blocks until any reservation ends or slack is given back, at most `milliseconds`.
   void wait_for_change(unsigned milliseconds);
   // Changes that need no reservation: frees, and figures seen at settling.

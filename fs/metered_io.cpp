@@ -129,7 +129,7 @@ Result<uint64_t> MeteredIo::fitting(Inode& inode, int fd, ByteRange range, Bytes
   return fits == 0 ? 0 : prefix(fits);
 }
 
-bool MeteredIo::wait_for_others(const Refusal& refusal, Tried& tried) {
+bool MeteredIo::wait_for_others(const Refused& refusal, Tried& tried) {
   if (refusal.by_host && !std::exchange(tried.host, true) && backing_.sync_host(ledger_)) return true;
   if (!refusal.others_in_flight && !table_.some_dying()) return false;
   if (++tried.waits > most_waits) return false;
@@ -137,7 +137,7 @@ bool MeteredIo::wait_for_others(const Refusal& refusal, Tried& tried) {
   return true;
 }
 
-bool MeteredIo::make_room(Inode& inode, const Refusal& refusal, Tried& tried,
+bool MeteredIo::make_room(Inode& inode, const Refused& refusal, Tried& tried,
                           std::unique_lock<std::mutex>& lock) {
   if (!tried.own) {
     tried.own = true;
@@ -168,7 +168,7 @@ Result<MeteredIo::Grant> MeteredIo::admit(Inode& inode, int fd, ByteRange range,
                                           std::unique_lock<std::mutex>& lock) {
   const uint64_t whole = range.length;
   Tried tried;
-  Refusal refusal;
+  Refused refusal;
   unit_of(inode, fd);
   for (;;) {
     const HostSample host = backing_.host_sample(ledger_);
@@ -194,7 +194,7 @@ Result<MeteredIo::Grant> MeteredIo::admit(Inode& inode, int fd, ByteRange range,
   return refused(claims(inode, Bytes(0)), Bytes(whole), refusal);
 }
 
-Errno MeteredIo::refused(const Claims& claims, Bytes bytes, const Refusal& refusal) {
+Errno MeteredIo::refused(const Claims& claims, Bytes bytes, const Refused& refusal) {
   for (const Claim& claim : claims) ledger_.note_refusal(claim.account, bytes, refusal.by_host);
   return Errno{refusal.by_host ? ENOSPC : refusal_};
 }
@@ -368,7 +368,7 @@ Result<void> MeteredIo::sync(Inode& inode, int fd, bool data_only) {
 
 Result<Reservation> MeteredIo::reserve(const Claims& claims, Line line, bool counted) {
   Tried tried;
-  Refusal refusal;
+  Refused refusal;
   for (;;) {
     const HostSample host = backing_.host_sample(ledger_);
     if (auto granted = ledger_.reserve(claims, line, host, &refusal)) return std::move(*granted);

@@ -89,9 +89,9 @@ class MeteredIo {
     bool own = false, others = false, map = false, host = false;
   };
   // Gives others the chance to give back; false where nothing more can come.
-  bool make_room(Inode& inode, const Refusal& refusal, Tried& tried, std::unique_lock<std::mutex>& lock);
-  Errno refused(const Claims& claims, Bytes bytes, const Refusal& refusal);
-  bool wait_for_others(const Refusal& refusal, Tried& tried);
+  bool make_room(Inode& inode, const Refused& refusal, Tried& tried, std::unique_lock<std::mutex>& lock);
+  Errno refused(const Claims& claims, Bytes bytes, const Refused& refusal);
+  bool wait_for_others(const Refused& refusal, Tried& tried);
   // XFS preallocates past the end of a file, but not inside: near the limit the file is made longer first.
   // False where that is not needed.
   Result<bool> extend_first(Inode& inode, int fd, uint64_t end, bool exact);

@@ -60,7 +60,7 @@ Result<Reservation> MeteredIo::admit_edges(Inode& inode, int fd, const Edges& ed
                                            std::unique_lock<std::mutex>& lock) {
   if (!backing_.can_share()) return Reservation();
   Tried tried;
-  Refusal refusal;
+  Refused refusal;
   for (;;) {
     Bytes bytes;
     for (const uint64_t edge : edges) {
@@ -109,7 +109,7 @@ Result<void> MeteredIo::allocate(Inode& inode, int fd, int mode, ByteRange range
   const BlockRange blocks = range.blocks(block);
   std::unique_lock lock(inode.mutex);
   Tried tried;
-  Refusal refusal;
+  Refused refusal;
   Need need;
   Reservation reservation;
   std::vector<BlockRange> becoming_unwritten;

@@ -43,7 +43,7 @@ class LedgerTest : public ::testing::Test {
   const AccountId vm = ledger.open("vm");
   const AccountId other = ledger.open("other");
   const AccountId disk = ledger.open("_disks/data");
-  Refusal refusal;
+  Refused refusal;
 };
 
 TEST_F(LedgerTest, LeavingScopeRollsBack) {
