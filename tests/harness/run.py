@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Tests of the limaquota command: run.py LIMAQUOTA WORKDIR TESTS-DIRECTORY [TEST...]
+"""Tests of the limaquota command: run.py [--at-once N] LIMAQUOTA WORKDIR TESTS-DIRECTORY [TEST...]
 
 Runs every function test_* of TESTS-DIRECTORY/*_test.py; each gets `new_home`, which makes a harness.Home in a
 directory of its own. As root or as an ordinary user. Prints a line for each test: `ok NAME`, `not ok NAME why` or
 `skip NAME why`; last a line `N passed, N failed, N skipped`. Exit status 1 where one failed. WORKDIR is made where it
-does not exist; what the tests make in it is removed.
+does not exist; what the tests make in it is removed. N tests run at once (1 unless given): those that mostly wait may,
+those with a QEMU, which spins while its guest waits, keep each other from going on.
 """
+import argparse
 import concurrent.futures
 import glob
 import importlib.util
@@ -22,7 +24,6 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from harness import Broken, Home, Skip  # noqa: E402 (needs the path above)
 
-AT_ONCE = 3
 MOST_TRIED_AGAIN = 5
 RUN = {}  # name: arguments of run_test; filled before the processes are forked, since functions cannot be sent to them
 NEEDED = ("qemu-system-x86_64", "qemu-img", "as", "ld")
@@ -78,12 +79,11 @@ def timed(name):
     return name, outcome, why
 
 
-def run_all(tests, limaquota, workdir):
-    """Several at once, as they mostly wait. A few that fail are tried once more, alone: what passes then was disturbed
-    by the others, and is named."""
+def run_all(tests, limaquota, workdir, at_once):
+    """A few that fail are tried once more, alone: what passes then was disturbed by others, and is named."""
     RUN.update({name: (function, limaquota, workdir) for name, function in tests.items()})
     fork = multiprocessing.get_context("fork")
-    with concurrent.futures.ProcessPoolExecutor(AT_ONCE, mp_context=fork) as pool:
+    with concurrent.futures.ProcessPoolExecutor(at_once, mp_context=fork) as pool:
         results = {name: (outcome, why) for name, outcome, why in pool.map(timed, tests)}
     failed = [name for name, (outcome, _) in results.items() if outcome == "not ok"]
     if len(failed) <= MOST_TRIED_AGAIN:
@@ -105,20 +105,23 @@ def why_skip():
 
 
 def main():
-    if len(sys.argv) < 4 or sys.argv[1].startswith("-"):
-        print(__doc__, file=sys.stderr)
-        return 2
-    limaquota, workdir, directory = map(os.path.abspath, sys.argv[1:4])
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("--at-once", type=int, default=1)
+    for name in ("limaquota", "workdir", "directory"):
+        parser.add_argument(name, type=os.path.abspath)
+    parser.add_argument("tests", nargs="*")
+    given = parser.parse_args()
+    limaquota, workdir, directory = given.limaquota, given.workdir, given.directory
     os.makedirs(workdir, exist_ok=True)
     tests = tests_of(directory)
-    chosen = {name: tests[name] for name in sys.argv[4:] or tests}
+    chosen = {name: tests[name] for name in given.tests or tests}
     skip = why_skip()
     if skip:
         results = {name: ("skip", skip) for name in chosen}
         for name in chosen:
             print(f"skip {name} {skip}", flush=True)
     else:
-        results = run_all(chosen, limaquota, workdir)
+        results = run_all(chosen, limaquota, workdir, given.at_once)
     counts = {outcome: sum(result[0] == outcome for result in results.values()) for outcome in ("ok", "not ok", "skip")}
     print(f"{counts['ok']} passed, {counts['not ok']} failed, {counts['skip']} skipped")
     return 1 if counts["not ok"] else 0
