@@ -14,6 +14,7 @@ import importlib.util
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -111,6 +112,8 @@ def main():
         parser.add_argument(name, type=os.path.abspath)
     parser.add_argument("tests", nargs="*")
     given = parser.parse_args()
+    # A shell starts what it puts into the background with SIGINT ignored, and so would every program tested be.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     limaquota, workdir, directory = given.limaquota, given.workdir, given.directory
     os.makedirs(workdir, exist_ok=True)
     tests = tests_of(directory)
