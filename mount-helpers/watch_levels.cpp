@@ -33,7 +33,10 @@ void WatchLevels::look(const AccountFigures& account, const HostFigures& host, s
     level.warned = true;
     level.lowest = share;
   }
-  if (!full && account.writable.count() >= account.disk_line.count() / clearly_writable) level.filled = false;
+  const bool unlimited = account.disk_line.is_unlimited();
+  if (!full && (unlimited || account.writable.count() >= account.disk_line.count() / clearly_writable)) {
+    level.filled = false;
+  }
   if (full || warn) {
     level.lowest = std::min(level.lowest, share);
   } else if (share <= level.lowest - clearly_below) {

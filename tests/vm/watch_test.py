@@ -117,6 +117,19 @@ def test_what_wavers_around_a_mark_is_told_once(new_home):
     home.close()
 
 
+def test_a_vm_that_had_no_limit_in_between_is_told_of_again(new_home):
+    home, _ = home_with_vm(new_home)
+    set_limit(home, "vm", "16KiB")
+    watch = Watch(home)
+    watch.wait_for("vm", "full")
+    set_limit(home, "vm", "max")
+    time.sleep(2.5)
+    set_limit(home, "vm", "16KiB")
+    wait_for(lambda: watch.events().count(("vm", "full")) == 2, "it is full again")
+    watch.end()
+    home.close()
+
+
 def test_a_full_host_is_one_event_and_its_vms_go_on_when_it_has_room(new_home):
     home = new_home(in_place=True)
     vms = [home.add_vm(name, "raw", 8, 64) for name in ("a", "b")]
