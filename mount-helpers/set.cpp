@@ -47,6 +47,13 @@ Bytes parse_limit(const std::string& text, bool may_be_unlimited) {
                              may_be_unlimited ? ", or max for no limit" : ""));
 }
 
+void warn_if_outside(const AccountFigures& account) {
+  if (account.state != AccountState::outside) return;
+  fmt::print(stderr,
+             "warning: {} or a disk of it leads out of the home: its limit is not held (limaquota doctor)\n",
+             escape_name(account.name));
+}
+
 void warn_if_below(const AccountFigures& account, Bytes limit) {
   if (limit >= account.used) return;
   fmt::print(stderr,
@@ -63,6 +70,7 @@ Bytes without_loan(const AccountFigures& account) {
 // The setters give what was done, for people.
 std::string set_account(const std::string& home, const AccountFigures& account, Bytes limit) {
   write_limit(home, account.name, limit);
+  warn_if_outside(account);
   warn_if_below(account, limit);
   return fmt::format("{}: limit {} (was {}), used {}\n", escape_name(account.name), format_size(limit),
                      format_size(without_loan(account)), format_size(account.used));
@@ -155,7 +163,8 @@ HostFigures host_after(const Snapshot& snapshot, const SetArguments& arguments) 
   return host;
 }
 
-// Throws Refusal where the limits could exceed what the host can give, and must not.
+// Warns where the limits could exceed what the host can give; where they must not, throws Refusal, unless the
+// change makes that no worse.
 void check_overcommit(const Snapshot& snapshot, const SetArguments& arguments) {
   const HostFigures host = host_after(snapshot, arguments);
   if (host.overcommit.count() == 0) return;
@@ -164,7 +173,8 @@ void check_overcommit(const Snapshot& snapshot, const SetArguments& arguments) {
       "reserve)",
       format_size(host.worst_case), format_size(host.overcommit), format_size(host.free),
       format_size(host.reserve));
-  if (arguments.strict) {
+  // A change that makes it less, though not none, is on the way there.
+  if (arguments.strict && host.overcommit > snapshot.host.overcommit) {
     throw Refusal(text + "; nothing was changed: free space or lower other limits, or leave --strict out");
   }
   fmt::print(stderr, "warning: {}: it may be full before the limits are met\n", text);
@@ -241,9 +251,10 @@ void add_set(CLI::App& program, int&) {
   command->add_option("--all", arguments->all, "Each VM's limit becomes the virtual size of its disks")
       ->option_text("virtual")
       ->check(CLI::IsMember({"virtual"}));
-  command->add_flag("--strict", arguments->strict,
-                    "Change nothing where all limits together could exceed what the host can give; else that "
-                    "is a warning");
+  command->add_flag(
+      "--strict", arguments->strict,
+      "Change nothing where all limits together could exceed what the host can give and the change "
+      "adds to that; else it is a warning");
   command->add_flag(
       "--json", arguments->json,
       "As JSON: the host's figures and those of what was set, as status has them, and the VMs that "

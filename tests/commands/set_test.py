@@ -87,6 +87,33 @@ def test_strict_refuses_them_and_changes_nothing(new_home):
     home.close()
 
 
+def test_strict_allows_what_makes_it_less(new_home):
+    home = new_home(in_place=True)
+    for name in ("a", "b"):
+        home.add_vm(name, "raw", 1, 8 * 1024)
+    home.mount()
+    set_reserve(home, 3 * GIB)
+    _, warning = run(home, "a", "4GiB", "--strict")
+    expect(warning.startswith("warning: all limits together") and warning.count("\n") == 1, f"warns: {warning!r}")
+    _, complaint = run(home, "a", "5GiB", "--strict", status=1)
+    expect("nothing was changed" in complaint and home.account("a")["limit"] == 4 * GIB, complaint)
+    home.close()
+
+
+def test_a_limit_that_is_not_held_is_warned_of(new_home):
+    home = new_home(in_place=True)
+    home.add_vm("vm", "raw", 1, 64)
+    elsewhere = os.path.join(home.directory, "elsewhere")
+    os.mkdir(elsewhere)
+    os.symlink(elsewhere, os.path.join(home.source, "away"))
+    home.mount()
+    expect(home.account("away")["state"] == "outside", f"the figures: {home.account('away')}")
+    _, warning = run(home, "away", "1GiB")
+    expect("leads out of the home: its limit is not held" in warning and warning.count("\n") == 1, repr(warning))
+    expect(run(home, "vm", "64MiB")[1] == "", "one in the home is not warned of")
+    home.close()
+
+
 def test_not_mounted_is_said(new_home):
     home = new_home(in_place=True)
     home.add_vm("vm", "raw", 1, 64)
