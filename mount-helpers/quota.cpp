@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,7 +17,6 @@
 
 #include "accounting/layout.hpp"
 #include "accounting/usage_text.hpp"
-#include "fs/fd.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 
@@ -56,6 +56,17 @@ void write_text(const std::string& path, const std::string& text) {
     if (::close(file.release()) != 0 && error == 0) error = errno;
   }
   if (error != 0) throw Refusal(fmt::format("cannot set {}: {}", path, std::strerror(error)));
+}
+
+// Held until it is closed, here and in what was forked from here.
+Fd lock_lending(const std::string& home, const std::string& vm) {
+  const std::string path = fmt::format("{}/{}/lima.yaml", home, vm);
+  Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (file && ::flock(file.get(), LOCK_EX | LOCK_NB) == 0) return file;
+  if (file && errno == EWOULDBLOCK) {
+    throw Refusal(fmt::format("another stop or reclaim lends room to {}: wait for its end", escape_name(vm)));
+  }
+  throw Refusal(fmt::format("cannot lock {}: {}", escape_name(path), std::strerror(errno)));
 }
 
 // Raises the loan until the disk line leaves `amount`, or nearly that, beyond what is taken: a larger limit
@@ -111,7 +122,7 @@ void restore_limit_text(const std::string& home, const std::string& account,
 }
 
 Lent::Lent(std::string home, std::string account, Bytes amount, std::chrono::seconds duration)
-    : home_(std::move(home)), account_(std::move(account)) {
+    : home_(std::move(home)), account_(std::move(account)), lock_(lock_lending(home_, account_)) {
   before_ = read_limits(home_, account_);
   had_file_ = has_limit_file(home_, account_);
   again(amount, duration);
