@@ -10,6 +10,7 @@ EndSignals::EndSignals() {
     if (action.sa_handler != SIG_IGN) ::sigaddset(&awaited_, number);
   }
   ::pthread_sigmask(SIG_BLOCK, &awaited_, &before_);
+  ::signal(SIGPIPE, SIG_IGN);  // to the end: what could not be written is tried again at exit
 }
 
 EndSignals::~EndSignals() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }

@@ -8,8 +8,9 @@
 namespace limaquota {
 
 // While it lives, SIGINT, SIGTERM and SIGHUP do not end the process but are seen by came(). One that the
-// process was started to ignore (nohup) stays ignored. Made before any thread, so that every thread holds
-// them back; programs started by run_program get them as ever. Not thread safe.
+// process was started to ignore (nohup) stays ignored. SIGPIPE is ignored, from then on: a write that nobody
+// reads any more fails, and what is to be undone or finished still is. Made before any thread, so that every
+// thread holds them back; programs started by run_program get them as ever. Not thread safe.
 class EndSignals {
  public:
   EndSignals();

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,6 +34,12 @@ struct StopArguments {
   std::string home;
 };
 
+// Never fails: that nobody reads it any more ends neither a stop nor a loan early.
+void say(std::FILE* to, const std::string& line) {
+  std::fputs(line.c_str(), to);
+  std::fflush(to);
+}
+
 // Keeps a guest going while it shuts down: lends it room where it is paused for space, and lets it go on.
 class Keeper {
  public:
@@ -40,8 +47,8 @@ class Keeper {
       : home_(std::move(home)), vm_(std::move(vm)), amount_(amount) {}
 
   // Before the stop. Throws Refusal where the guest is, or may be, paused for space and cannot be helped:
-  // stopping it now would lose what it has not written.
-  void prepare() {
+  // stopping it now would lose what it has not written; and where it is to end.
+  void prepare(EndSignals& signals) {
     const Snapshot snapshot = read_report(home_).snapshot;
     const AccountFigures* account = find_account(snapshot, vm_.name);
     const GuestAnswer answer = ask_guest(vm_.qmp_socket(), false);
@@ -54,6 +61,7 @@ class Keeper {
       return;
     }
     while (!help() && why_helpless_.empty()) {
+      if (signals.came()) throw Refusal(fmt::format("interrupted: {} was not stopped", name()));
     }
     if (!why_helpless_.empty()) {
       throw Refusal(
@@ -71,11 +79,11 @@ class Keeper {
       if (account == nullptr || (account->refused_writes == refused_ && why_helpless_.empty())) return;
       if (!ask_guest(vm_.qmp_socket(), false, quick).is_paused()) return;
       help();
-    } catch (const Refusal& refusal) {
-      why_helpless_ = refusal.what();
+    } catch (const std::exception& error) {
+      why_helpless_ = error.what();
     }
     if (!why_helpless_.empty() && !std::exchange(told_, true)) {
-      fmt::print(stderr, "{}: paused for space again while it shuts down; {}\n", name(), why_helpless_);
+      say(stderr, fmt::format("{}: paused for space again while it shuts down; {}\n", name(), why_helpless_));
     }
   }
 
@@ -83,7 +91,7 @@ class Keeper {
   void end() {
     if (!lent_ || !lent_->is_active()) return;
     lent_->end();
-    fmt::print("{}: the loan has ended\n", name());
+    say(stdout, fmt::format("{}: the loan has ended\n", name()));
   }
 
  private:
@@ -93,6 +101,7 @@ class Keeper {
   // reason in why_helpless_, cannot be helped.
   bool help() {
     why_helpless_.clear();
+    const unsigned loans_before = loans_;
     Snapshot snapshot = read_report(home_).snapshot;
     if (const AccountFigures* account = find_account(snapshot, vm_.name); account != nullptr) {
       refused_ = account->refused_writes;
@@ -113,20 +122,31 @@ class Keeper {
           "loans of {} are used up: lend more (--lend SIZE), or raise its limit "
           "(limaquota set {} SIZE)",
           format_size(amount_), name());
+    } else if (answer.paused_again && loans_ == loans_before && !is_short()) {
+      why_helpless_ = fmt::format(
+          "it has room here and is paused again: is a disk of it on another filesystem, which is full, or "
+          "its write larger than {} (--lend SIZE)?",
+          format_size(amount_));
     }
     return answer.reached != GuestAnswer::Reached::silent && !answer.paused_again;
   }
 
+  // Whether a loan would give it more than it has.
+  bool is_short() const {
+    const Snapshot snapshot = read_report(home_).snapshot;
+    const AccountFigures* account = find_account(snapshot, vm_.name);
+    return account != nullptr && account->writable < amount_;
+  }
+
   void lend() {
-    ++loans_;
     if (lent_) {
       lent_->again(amount_, loan_duration);
     } else {
       lent_.emplace(home_, vm_.name, amount_, loan_duration);
     }
+    ++loans_;
     if (lent_->is_active()) {
-      fmt::print("{}: paused for space; lent {}\n", name(), format_size(amount_));
-      std::fflush(stdout);
+      say(stdout, fmt::format("{}: paused for space; lent {}\n", name(), format_size(amount_)));
     }
   }
 
@@ -145,11 +165,11 @@ void warn_if_over(const std::string& home, const std::string& name) {
   const Snapshot snapshot = read_report(home).snapshot;
   const AccountFigures* account = find_account(snapshot, name);
   if (account == nullptr || account->used <= account->limit) return;
-  fmt::print(
-      stderr,
-      "warning: {0} occupies {1}, more than its limit of {2}: raise the limit before it is started, or "
-      "free space in it (limaquota reclaim {0} --offline)\n",
-      escape_name(name), format_size(account->used), format_size(account->limit));
+  say(stderr,
+      fmt::format(
+          "warning: {0} occupies {1}, more than its limit of {2}: raise the limit before it is started, or "
+          "free space in it (limaquota reclaim {0} --offline)\n",
+          escape_name(name), format_size(account->used), format_size(account->limit)));
 }
 
 int run_stop(const StopArguments& arguments) {
@@ -162,7 +182,7 @@ int run_stop(const StopArguments& arguments) {
   if (!find_program("limactl")) throw Refusal("there is no limactl in $PATH, which stops VMs: install Lima");
   EndSignals signals;
   Keeper keeper(home, vm, *amount);
-  keeper.prepare();
+  keeper.prepare(signals);
   RunOptions options;
   options.environment = {"LIMA_HOME=" + home};
   options.show = true;
@@ -170,7 +190,6 @@ int run_stop(const StopArguments& arguments) {
     keeper.look();
     return !signals.came();
   };
-  std::fflush(stdout);
   const Ended ended = signals.came() ? Ended() : run_program({"limactl", "stop", vm.name}, options);
   keeper.end();
   if (signals.came()) throw Refusal(fmt::format("interrupted: {} may not be stopped", escape_name(vm.name)));

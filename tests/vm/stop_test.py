@@ -5,6 +5,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 
 import qmp_peers
 from harness import HELPERS, Skip, expect, wait_for
@@ -17,6 +18,11 @@ echo "$LIMA_HOME: $*" >>"{record}"
 until grep -q DONE "$LIMA_HOME/$2/serial.log"; do sleep 0.1; done
 exec python3 {helpers}/qmp.py "$LIMA_HOME/$2/qmp.sock" quit
 """
+
+# What a QEMU says whose guest is paused for space, and is so again when it was told to go on.
+PAUSED_AGAIN = b"""{"QMP": {}}\n{"return": {}}
+{"return": {"status": "io-error"}}\n{"return": [{"io-status": "nospace"}]}\n{"return": {}}
+{"return": {"status": "io-error"}}\n{"return": [{"io-status": "nospace"}]}\n"""
 
 
 class Stop:
@@ -32,9 +38,9 @@ class Stop:
             os.fchmod(file.fileno(), stat.S_IRWXU)
         self._path = f"{path}:{os.environ['PATH']}"
 
-    def start(self, *words):
+    def start(self, *words, stderr=subprocess.STDOUT):
         return subprocess.Popen([self.home.limaquota, "stop", *words, "--home", self.home.mountpoint], text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                stdout=subprocess.PIPE, stderr=stderr,
                                 env=dict(os.environ, PATH=self._path))
 
     def run(self, *words, status=0):
@@ -164,6 +170,68 @@ def test_interrupted_it_ends_the_loan(new_home):
 
 def test_terminated_it_ends_the_loan(new_home):
     ends_the_loan_on(new_home, signal.SIGTERM)
+
+
+def test_its_reader_gone_it_stops_the_vm_all_the_same(new_home):
+    home, vm = paused(new_home)
+    before = limits(home)
+    stop = Stop(home)
+    process = stop.start("vm", stderr=subprocess.DEVNULL)
+    process.stdout.close()
+    process.wait(110)
+    expect(process.returncode in (0, 1), f"status {process.returncode}")
+    expect(stop.recorded() == [f"{home.mountpoint}: stop vm"], f"limactl was called with {stop.recorded()}")
+    expect(limits(home) == before, f"the limits are not what they were: {limits(home)}")
+    ended(vm)
+    vm.verify()
+    home.close()
+
+
+def test_one_that_pauses_again_though_it_has_room_is_not_tried_for_ever(new_home):
+    home = new_home(in_place=True)
+    vm = home.add_vm("vm", "raw", 1, 64)
+    home.mount()
+    stop = Stop(home)
+    with qmp_peers.talking_socket(vm.path("qmp.sock"), PAUSED_AGAIN):
+        text = stop.run("vm", status=1)
+        expect("it has room here and is paused again" in text and not stop.recorded(), f"refused: {text}")
+    home.close()
+
+
+def test_a_loan_by_hand_outlives_it(new_home):
+    home, vm = paused(new_home)
+    until = int(time.time()) + 3600
+    by_hand = f"limit 16MiB\nloan 16MiB until {until}\n"
+    with open(os.path.join(home.mountpoint, ".quota", "vm"), "w", encoding="ascii") as file:
+        file.write(by_hand)
+    before = limits(home)
+    text = Stop(home).run("vm")
+    expect("lent 256 MiB" in text and limits(home) == before, f"{before!r} became {limits(home)!r}: {text}")
+    ended(vm)
+    vm.verify()
+    home.close()
+
+
+def test_two_do_not_lend_to_one_vm(new_home):
+    home, vm = paused(new_home)
+    before = limits(home)
+    stop = Stop(home, "#!/bin/sh\necho called >>{record}\nexec sleep 300\n")
+    process = stop.start("vm")
+    wait_for(stop.recorded, "limactl is called")
+    vm.wait_done()
+    with contextlib.ExitStack() as renamed:
+        os.rename(vm.path("qmp.sock"), vm.path("qmp"))
+        renamed.callback(lambda: os.rename(vm.path("qmp"), vm.path("qmp.sock")))
+        with qmp_peers.talking_socket(vm.path("qmp.sock"), PAUSED_AGAIN):
+            home.run("set", "vm", "32MiB", "--home", home.mountpoint)
+            text = stop.run("vm", "--lend", "512MiB", status=1)
+    expect("another stop or reclaim lends room to vm" in text, f"refused: {text}")
+    expect("loan " in limits(home), "the first one's loan is in force")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    expect(limits(home) == before, f"the limits are not what they were: {limits(home)}")
+    vm.verify()
+    home.close()
 
 
 def test_killed_its_loan_has_an_end(new_home):
