@@ -1,11 +1,14 @@
 // The `limaquota` command: the table of commands, and what becomes of their errors.
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
 
 #include "mount-helpers/commands.hpp"
+#include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
 namespace {
@@ -20,8 +23,15 @@ constexpr AddCommand command_table[] = {
 };
 
 int complain(const std::exception& error, int status) {
-  fmt::print(stderr, "limaquota: {}\n", error.what());
+  warn(fmt::format("limaquota: {}", error.what()));
   return status;
+}
+
+// What is opened later must not become the standard error of somebody: complaints would go into it.
+void open_standard_streams() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(fd, F_GETFD) == -1) ::open("/dev/null", O_RDWR);  // takes the lowest number, which is fd
+  }
 }
 
 int run(int argc, char** argv) {
@@ -49,6 +59,7 @@ int run(int argc, char** argv) {
 }  // namespace limaquota
 
 int main(int argc, char** argv) {
+  limaquota::open_standard_streams();
   const int status = limaquota::run(argc, argv);
   // An answer that could not be written is no answer.
   return std::fflush(stdout) == 0 ? status : limaquota::exit_refused;

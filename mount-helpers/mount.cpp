@@ -16,6 +16,7 @@
 #include "fs/mount_home.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
 namespace {
@@ -66,7 +67,7 @@ void clear_dead_mount(const std::string& directory) {
   const std::string path = real_path(directory);
   if (!is_mountpoint(path)) return;
   detach_mount(path);
-  fmt::print(stderr, "limaquota: cleared a dead mount from {}\n", path);
+  warn(fmt::format("limaquota: cleared a dead mount from {}", path));
 }
 
 int run_mount(const MountArguments& arguments) {

@@ -84,15 +84,20 @@ void Progress::show(Bytes done) {
     if (terminal_) text = bar_text(share, progress_cells, speaks_unicode()) + "  " + text;
   }
   // \033[K: what an earlier, longer line left on the right goes.
-  fmt::print(stderr, "{}{}{}", terminal_ ? "\r" : "", text, terminal_ ? "\033[K" : "\n");
+  std::fputs(fmt::format("{}{}{}", terminal_ ? "\r" : "", text, terminal_ ? "\033[K" : "\n").c_str(), stderr);
   drawn_ = terminal_;
 }
 
 void Progress::clear() {
   if (!drawn_) return;
-  fmt::print(stderr, "\r\033[K");
+  std::fputs("\r\033[K", stderr);  // a destructor comes here
   drawn_ = false;
   next_ = Clock::now();
+}
+
+void warn(const std::string& line) noexcept {
+  std::fputs(line.c_str(), stderr);  // which is not buffered
+  std::fputc('\n', stderr);
 }
 
 bool confirm(const std::string& question) {

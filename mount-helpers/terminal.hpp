@@ -57,6 +57,9 @@ class Progress {
 // texts follow each other. Not thread safe: no other thread may be there, since signals are taken.
 void show_repeatedly(const std::function<std::string()>& text, std::chrono::milliseconds period);
 
+// A line on standard error. Never throws: that it cannot be written there undoes nothing and stops nothing.
+void warn(const std::string& line) noexcept;
+
 // Asks a question that is answered by y or n. Where standard input is no terminal nobody can answer: throws
 // Refusal, saying that `--yes` answers it.
 bool confirm(const std::string& question);
