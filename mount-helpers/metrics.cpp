@@ -36,9 +36,10 @@ std::string read_metrics(const std::string& home) {
   std::future<std::string> text = reading.get_future();
   std::thread(std::move(reading)).detach();
   if (text.wait_for(deadline) == std::future_status::ready) return text.get();
-  throw Refusal(fmt::format(
-      "the daemon of {} has not answered for {} s: look at its log; \"limaquota umount {}\" ends it",
-      escape_name(home), deadline.count(), escape_name(home)));
+  throw Refusal(
+      fmt::format("the daemon of {} has not answered for {} s: look at its log; \"limaquota umount --lazy "
+                  "{}\" takes it away",
+                  escape_name(home), deadline.count(), escape_name(home)));
 }
 
 // The name by which the daemon calls the home in its metrics, also where the daemon or the home is gone.
@@ -46,7 +47,8 @@ std::string label_of(const std::string& home) {
   try {
     return real_path(home);
   } catch (const Refusal&) {
-    return std::filesystem::absolute(home).lexically_normal();
+    const std::filesystem::path path = std::filesystem::absolute(home).lexically_normal();
+    return path.has_filename() ? path : path.parent_path();  // without a slash at its end
   }
 }
 

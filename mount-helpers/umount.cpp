@@ -12,9 +12,11 @@
 #include "accounting/usage_text.hpp"
 #include "fs/preflight.hpp"
 #include "mount-helpers/commands.hpp"
+#include "mount-helpers/doctor.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"
 #include "mount-helpers/process.hpp"
+#include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
 namespace {
@@ -56,14 +58,21 @@ void unmount(const std::string& mountpoint, bool lazy, bool dead) {
                                           "in it; end them and try again")));
 }
 
+// The tree that the mount shows, whose pid files can be read without its daemon.
+std::string source_of(const std::string& mountpoint) {
+  for (const MountedAt& mount : mounts()) {
+    if (mount.type == "fuse.limaquota" && mount.path == mountpoint) return mount.source;
+  }
+  return mountpoint;
+}
+
 // What goes on unseen after a lazy unmount.
 void warn_of(const std::vector<std::string>& running, const std::string& home) {
   if (running.empty()) return;
-  fmt::print(
-      stderr,
-      "warning: these VMs still run from the mount that was {}, out of limactl's reach: {}; end each by "
-      "shutting it down inside, before anything is started or mounted there\n",
-      home, fmt::join(running, ", "));
+  warn(
+      fmt::format("warning: these VMs still run from the mount that was {}, out of limactl's reach: {}; end "
+                  "each by shutting it down inside, before anything is started or mounted there",
+                  home, fmt::join(running, ", ")));
 }
 
 struct UmountArguments {
@@ -78,13 +87,23 @@ void run_umount(const UmountArguments& arguments) {
   if (!is_mountpoint(home)) {
     throw Refusal(fmt::format("{} is not mounted: there is nothing to unmount", home));
   }
-  const bool dead = is_dead_mount(home);
-  const std::vector<std::string> running = running_vms(home);
+  const MountState state = mount_state(home);
+  if (state == MountState::hung && !arguments.lazy) {
+    throw Refusal(
+        fmt::format("the daemon of {0} does not answer: \"limaquota umount --lazy {0}\" takes the "
+                    "mount away; VMs that run from it hang with it",
+                    home));
+  }
+  const bool alive = state == MountState::alive;
+  const std::string source = source_of(home);
+  std::vector<std::string> running;
+  if (alive) running = running_vms(home);
   if (!running.empty() && !arguments.lazy) {
     throw Refusal(fmt::format("VMs run from {}: {}; stop them first (limactl stop NAME)", home,
                               fmt::join(running, ", ")));
   }
-  unmount(home, arguments.lazy, dead);
+  unmount(home, arguments.lazy, state == MountState::dead);
+  if (!alive) running = running_vms(source);
   warn_of(running, home);
 }
 
@@ -108,7 +127,8 @@ void add_umount(CLI::App& program, int&) {
       "limit stays paused, limactl reaches neither QMP nor the host agent by their sockets and cannot stop "
       "it "
       "in order. What is started now runs without any limit. Starting the same VM once more would have two "
-      "QEMUs write one disk. Use it for a dead mount that is in use; with a live one, stop the VMs instead.\n"
+      "QEMUs write one disk. Use it for a dead mount that is in use, or where the daemon does not answer; "
+      "with a live one, stop the VMs instead.\n"
       "\n"
       "Examples:\n"
       "  limaquota umount\n"

@@ -235,6 +235,8 @@ def test_a_mount_that_does_not_answer_is_down(new_home):
     file = os.path.join(home.directory, "limaquota.prom")
     said = collect(home, file, status=1)
     expect(is_down(file, home) and "not mounted" in said, f"not mounted: {said}{read(file)}")
+    home.run("metrics", "--home", home.mountpoint + "/gone/", "--output", file, status=1)
+    expect('/gone"}' in read(file), f"a slash at the end of what is not there: {read(file)}")
     os.unlink(file)
     link = os.path.join(home.directory, "link")
     os.symlink(home.mountpoint, link)
