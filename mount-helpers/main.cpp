@@ -62,5 +62,5 @@ int main(int argc, char** argv) {
   limaquota::open_standard_streams();
   const int status = limaquota::run(argc, argv);
   // An answer that could not be written is no answer.
-  return std::fflush(stdout) == 0 ? status : limaquota::exit_refused;
+  return std::fflush(stdout) == 0 && std::ferror(stdout) == 0 ? status : limaquota::exit_refused;
 }

@@ -49,7 +49,12 @@ class TakenSignals {
 class Screen {
  public:
   Screen() : terminal_(::isatty(STDOUT_FILENO) == 1) { put({terminal_ ? hide_cursor : ""}); }
-  ~Screen() { put({terminal_ ? show_cursor : ""}); }
+  ~Screen() {
+    try {
+      put({terminal_ ? show_cursor : ""});
+    } catch (const Refusal&) {  // the terminal is gone
+    }
+  }
   Screen(const Screen&) = delete;
   Screen& operator=(const Screen&) = delete;
 
@@ -91,8 +96,11 @@ class Screen {
 
  private:
   static void put(std::initializer_list<std::string_view> parts) {
-    for (const std::string_view part : parts) std::fwrite(part.data(), 1, part.size(), stdout);
-    if (std::fflush(stdout) != 0) throw Refusal("cannot write to standard output");
+    bool written = true;
+    for (const std::string_view part : parts) {
+      written = written && std::fwrite(part.data(), 1, part.size(), stdout) == part.size();
+    }
+    if (std::fflush(stdout) != 0 || !written) throw Refusal("cannot write to standard output");
   }
 
   bool terminal_;

@@ -278,3 +278,24 @@ def test_colour_only_on_a_terminal_and_not_with_no_color(new_home):
     plain = Terminal(words, 24, 100, NO_COLOR="1")
     expect(plain.end() == 0 and "\033" not in plain.text and "near" in plain.text, f"coloured: {plain.text!r}")
     expect("\033" not in home.run(*words[1:]), "colour on a pipe")
+
+
+def test_a_standard_error_that_is_full_or_closed_ends_nothing(new_home):
+    home = new_home(in_place=True)
+    for stream in ("2>/dev/full", "2>&-"):
+        done = subprocess.run(["sh", "-c", f'"$0" status --home /nonexistent {stream}', home.limaquota], check=False)
+        expect(done.returncode == 1, f"{stream}: status {done.returncode}")
+
+
+def test_watch_ends_in_order_when_its_terminal_is_gone(new_home):
+    home = new_home(in_place=True)
+    parent, child = pty.openpty()
+    with subprocess.Popen([home.limaquota, "status", "--watch", "--home", home.mountpoint], stdin=child, stdout=child,
+                          stderr=child) as process:
+        os.close(child)
+        os.read(parent, 1)
+        os.close(parent)
+        try:
+            expect(process.wait(30) == 1, f"ended with {process.returncode}")
+        finally:
+            process.kill()
