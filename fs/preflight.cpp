@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <sstream>
@@ -66,8 +67,10 @@ std::string command_of(const std::string& pid) {
 }
 
 std::string first_line(const std::string& path) {
-  std::ifstream file(path);
+  std::error_code error;
   std::string line;
+  if (!std::filesystem::is_regular_file(path, error)) return line;  // opening a FIFO would wait
+  std::ifstream file(path);
   std::getline(file, line);
   return line;
 }

@@ -18,6 +18,8 @@ namespace fs = std::filesystem;
 
 // The process that a pid file names, where it is alive; else 0.
 pid_t live_process(const fs::path& pid_file) {
+  std::error_code error;
+  if (!fs::is_regular_file(pid_file, error)) return 0;  // opening a FIFO would wait
   std::ifstream file(pid_file);
   pid_t pid = 0;
   if (!(file >> pid) || pid <= 0) return 0;
