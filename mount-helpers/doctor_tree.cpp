@@ -20,9 +20,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A disk that the VM's QEMU has open on another filesystem than the one that the home is seen on: the bare
-// tree beneath the mount, or a mount that was detached. Empty where there is none.
-std::string disk_past_the_mount(const LimaVm& vm, dev_t home_device) {
+// A disk that the VM's QEMU has open on another filesystem than the one that its directory is seen on: the
+// bare tree beneath the mount, or a mount that was detached. Empty where there is none.
+std::string disk_past_the_mount(const LimaVm& vm) {
+  struct stat seen {};
+  if (::stat(vm.directory.c_str(), &seen) != 0) return "";
   std::error_code error;
   const fs::path descriptors = fmt::format("/proc/{}/fd", vm.qemu);
   for (fs::directory_iterator entry(descriptors, error), end; !error && entry != end;
@@ -34,27 +36,25 @@ std::string disk_past_the_mount(const LimaVm& vm, dev_t home_device) {
       continue;
     struct stat st {};
     const bool known = ::stat(entry->path().c_str(), &st) == 0;
-    if (!known || st.st_dev != home_device) return target.string();
+    if (!known || st.st_dev != seen.st_dev) return target.string();
   }
   return "";
 }
 
 void check_running(const Patient& patient, Findings& findings) {
-  struct stat home {};
-  if (::stat(patient.home.c_str(), &home) != 0) return;
   for (const LimaVm& vm : lima_vms(patient.home)) {
     if (!vm.is_running()) continue;
     const std::string name = escape_name(vm.name);
-    const std::string stop = fmt::format("limactl stop {}", name);
-    if (patient.mount == MountState::none) {
-      findings.push_back({Severity::problem, "VM " + name, "runs on the bare tree, so without a limit",
-                          stop + ", then limaquota mount, then start it again"});
-    } else if (const std::string disk = disk_past_the_mount(vm, home.st_dev); !disk.empty()) {
+    if (const std::string disk = disk_past_the_mount(vm); !disk.empty()) {
       findings.push_back(
           {Severity::problem, "VM " + name,
            fmt::format("runs past the mount (it has {} open beneath it, or in one that was detached)",
                        escape_name(disk)),
-           stop + " (or shut it down inside), then start it again"});
+           "shut it down inside (by ssh: its sockets are out of reach, limactl would kill it), then start it "
+           "again"});
+    } else if (patient.mount == MountState::none) {
+      findings.push_back({Severity::problem, "VM " + name, "runs on the bare tree, so without a limit",
+                          fmt::format("limactl stop {}, then limaquota mount, then start it again", name)});
     }
   }
 }
