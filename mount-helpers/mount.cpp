@@ -1,4 +1,4 @@
-// limaquota mount SOURCE [MOUNTPOINT]
+// limaquota mount [SOURCE [MOUNTPOINT]]
 #include <fmt/format.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -24,14 +24,15 @@ namespace {
 struct MountArguments {
   std::string source;
   std::string mountpoint;
+  std::string home;
   std::vector<std::string> options;
   bool foreground = false;
 };
 
 MountOptions mount_options(const MountArguments& arguments) {
   MountOptions options;
-  options.source = arguments.source;
-  options.mountpoint = arguments.mountpoint.empty() ? arguments.source : arguments.mountpoint;
+  options.source = arguments.source.empty() ? choose_home(arguments.home) : arguments.source;
+  options.mountpoint = arguments.mountpoint.empty() ? options.source : arguments.mountpoint;
   options.foreground = arguments.foreground;
   for (const std::string& option : arguments.options) {
     if (option == "allow_other") {
@@ -82,7 +83,9 @@ int run_mount(const MountArguments& arguments) {
 void add_mount(CLI::App& program, int& status) {
   CLI::App* command = program.add_subcommand("mount", "Mount over a Lima home, or show it elsewhere");
   auto arguments = std::make_shared<MountArguments>();
-  command->add_option("SOURCE", arguments->source, "The Lima home")->option_text("DIR")->required();
+  auto* source = command->add_option("SOURCE", arguments->source, "The Lima home; else as --home says");
+  source->option_text("DIR");
+  add_home_option(*command, arguments->home)->excludes(source);
   command->add_option("MOUNTPOINT", arguments->mountpoint, "Where to show it; else it is covered in place")
       ->option_text("DIR");
   command->add_flag("-f,--foreground", arguments->foreground, "Stay in front and log to standard error");
@@ -97,7 +100,7 @@ void add_mount(CLI::App& program, int& status) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->footer(
       "Examples:\n"
-      "  limaquota mount ~/.lima                       cover your Lima home; returns when it is ready\n"
+      "  limaquota mount                               cover your Lima home; returns when it is ready\n"
       "  limaquota mount ~/.lima /mnt/lima             show it elsewhere instead\n"
       "  limaquota mount -f -o allow_other /srv/lima   as root, for all users, staying in front\n"
       "  in /etc/fstab:  /srv/lima /srv/lima fuse.limaquota allow_other 0 0");

@@ -2,6 +2,7 @@
 import contextlib
 import errno
 import os
+import signal
 import socket
 import subprocess
 
@@ -120,3 +121,33 @@ def test_nothing_mounted_is_a_no_and_two_directories_are_wrong_use(new_home):
     home = new_home(in_place=True)
     expect("not mounted" in home.run("umount", home.mountpoint, status=1), "nothing is mounted")
     home.run("umount", home.mountpoint, "--home", home.mountpoint, status=2)
+
+
+def test_a_daemon_that_hangs_is_refused_and_taken_away_lazily(new_home):
+    home = new_home(in_place=True)
+    directory = vm_directory(home)
+    home.mount()
+    qemu = run_as_qemu(directory)
+    home.signal_daemon(signal.SIGSTOP)
+    try:
+        text = home.run("umount", home.mountpoint, status=1)
+        expect("does not answer" in text and "--lazy" in text, f"does not say what helps: {text}")
+        text = home.run("umount", "--lazy", home.mountpoint)
+        expect(f"vm (process {qemu.pid})" in text, f"does not name what hangs with it: {text}")
+        expect(not os.path.ismount(home.mountpoint), "still mounted")
+        text = home.run("doctor", "--home", home.mountpoint, status=1)
+        expect("bare tree" in text, f"its disk is not open in the mount: {text}")
+    finally:
+        home.signal_daemon(signal.SIGCONT)
+        end(qemu)
+
+
+def test_a_pid_file_that_is_a_fifo_stops_nobody(new_home):
+    home = new_home(in_place=True)
+    os.mkfifo(os.path.join(home.source, os.path.basename(vm_directory(home)), "ha.pid"))
+    os.environ["LIMA_HOME"] = home.mountpoint
+    try:
+        home.run("mount")  # without arguments: the home of all commands
+        home.run("umount")
+    finally:
+        del os.environ["LIMA_HOME"]
