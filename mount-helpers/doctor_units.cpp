@@ -4,37 +4,34 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
+#include <optional>
 
 #include "accounting/usage_text.hpp"
+#include "mount-helpers/commands.hpp"
 #include "mount-helpers/doctor.hpp"
 #include "mount-helpers/process.hpp"
+#include "mount-helpers/units.hpp"
 
 namespace limaquota {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* mount_unit = "limaquota.service";
 constexpr std::string_view lima_unit = "lima-vm@";
 constexpr std::chrono::seconds manager_deadline{5};
 
-fs::path unit_directory() {
-  const char* config = std::getenv("XDG_CONFIG_HOME");
-  if (config != nullptr && *config != '\0') return fs::path(config) / "systemd" / "user";
-  const char* home = std::getenv("HOME");
-  return home == nullptr ? fs::path() : fs::path(home) / ".config" / "systemd" / "user";
-}
-
-// "lima-vm@x.service, ..." that default.target starts.
-std::string lima_units(const fs::path& directory) {
+// "lima-vm@x.service, ..." that default.target starts, of VMs of this home.
+std::string lima_units(const fs::path& directory, const Patient& patient) {
   std::string names;
   std::error_code error;
   for (fs::directory_iterator entry(directory / "default.target.wants", error), end; !error && entry != end;
        entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (!name.starts_with(lima_unit)) continue;
+    if (!name.starts_with(lima_unit) || !patient.is_readable()) continue;
+    const std::string vm = entry->path().stem().string().substr(lima_unit.size());
+    std::error_code none;
+    if (!fs::exists(fs::path(patient.home) / vm, none)) continue;
     names += (names.empty() ? "" : ", ") + escape_name(name);
   }
   return names;
@@ -67,12 +64,18 @@ void check_linger(Findings& findings) {
 
 }  // namespace
 
-void check_units(const Patient&, Findings& findings) {
-  const fs::path directory = unit_directory();
+void check_units(const Patient& patient, Findings& findings) {
+  std::optional<UnitDirectory> units;
+  try {
+    units.emplace();
+  } catch (const Refusal&) {  // nobody knows where they would be
+    return;
+  }
+  const fs::path& directory = units->path();
   std::error_code error;
-  const bool ours = !directory.empty() && fs::exists(directory / mount_unit, error);
+  const bool ours = units->home() == patient.home;
   const bool ordered = fs::exists(directory / "lima-vm@.service.d" / "limaquota.conf", error);
-  if (const std::string names = lima_units(directory); !names.empty() && !(ours && ordered)) {
+  if (const std::string names = lima_units(directory, patient); !names.empty() && !(ours && ordered)) {
     findings.push_back(
         {Severity::problem, "units",
          fmt::format("{} start at login without waiting for the mount, so on the bare tree", names),

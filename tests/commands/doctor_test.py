@@ -90,7 +90,7 @@ def test_a_vm_that_runs_past_the_mount_is_a_problem(new_home):
         with process_with_open(os.path.join(tree, "vm/disk")) as qemu:
             write(os.path.join(home.mountpoint, "vm/qemu.pid"), f"{qemu.pid}\n")
             findings = examine(home, status)
-    expect_finding(findings, "problem", "VM vm", "runs past the mount", "limactl stop vm")
+    expect_finding(findings, "problem", "VM vm", "runs past the mount", "shut it down inside")
     bare = json.loads(home.run("doctor", "--json", "--home", home.source, status=1))["findings"]
     expect_finding(bare, "problem", "mount", f"shown at {home.mountpoint}", "limaquota mount")
     home.close()
@@ -168,10 +168,12 @@ def test_limas_units_that_do_not_wait_for_the_mount_are_a_problem(new_home):
     home = healthy(new_home(in_place=True))
     units = os.path.join(home.directory, "config/systemd/user")
     write(os.path.join(units, "default.target.wants/lima-vm@vm.service"))
+    write(os.path.join(units, "default.target.wants/lima-vm@of-another-home.service"))
     home.mount()
     with environment(XDG_CONFIG_HOME=os.path.join(home.directory, "config")):
         expect_finding(examine(home, 1), "problem", "units", "lima-vm@vm.service start at login", "limaquota enable")
-        write(os.path.join(units, "limaquota.service"))
+        expect("of-another-home" not in home.run("doctor", "--home", home.mountpoint, status=1), "not of this home")
+        write(os.path.join(units, "limaquota.service"), f"[X-Limaquota]\nHome={os.path.realpath(home.mountpoint)}\n")
         write(os.path.join(units, "lima-vm@.service.d/limaquota.conf"))
         findings = examine(home, 0)
     expect(not any("bare tree" in finding["text"] for finding in findings), f"they wait now: {findings}")
