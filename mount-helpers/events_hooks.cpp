@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "mount-helpers/process.hpp"
+#include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
 namespace {
@@ -38,7 +39,7 @@ void EventHooks::tell(const Event& event) {
   if (!worker_.joinable()) return;
   const std::lock_guard lock(mutex_);
   if (waiting_.size() == most_waiting) {
-    fmt::print(stderr, "limaquota: --on-event is too slow: an event was not told\n");
+    warn("limaquota: --on-event is too slow: an event was not told");
     waiting_.pop_front();
   }
   waiting_.push_back(event);
@@ -63,7 +64,7 @@ void EventHooks::run() {
     try {
       handle(event);
     } catch (const std::exception& error) {
-      fmt::print(stderr, "limaquota: cannot run a program: {}\n", error.what());
+      warn(fmt::format("limaquota: cannot run a program: {}", error.what()));
     }
   }
 }
@@ -77,9 +78,9 @@ void EventHooks::handle(const Event& event) {
     options.show = true;
     const Ended ended = run_program({"sh", "-c", "exec sh -c \"$1\" >&2", "sh", command_}, options);
     if (ended.timed_out) {
-      fmt::print(stderr, "limaquota: --on-event did not end in time and was ended\n");
+      warn("limaquota: --on-event did not end in time and was ended");
     } else if (!ended.ok()) {
-      fmt::print(stderr, "limaquota: --on-event: {}\n", ended.complaint());
+      warn(fmt::format("limaquota: --on-event: {}", ended.complaint()));
     }
   }
   if (notifies_) {  // without a desktop it fails: nothing to say

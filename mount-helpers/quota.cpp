@@ -19,6 +19,7 @@
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
 namespace {
@@ -163,8 +164,7 @@ Lent::~Lent() {
   try {
     end();
   } catch (const std::exception& error) {
-    fmt::print(stderr, "limaquota: the loan to {} ends by its time: {}\n", escape_name(account_),
-               error.what());
+    warn(fmt::format("limaquota: the loan to {} ends by its time: {}", escape_name(account_), error.what()));
   }
 }
 

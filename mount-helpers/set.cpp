@@ -19,6 +19,7 @@
 #include "mount-helpers/lima_vms.hpp"
 #include "mount-helpers/quota.hpp"
 #include "mount-helpers/resume.hpp"
+#include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
 namespace {
@@ -49,17 +50,17 @@ Bytes parse_limit(const std::string& text, bool may_be_unlimited) {
 
 void warn_if_outside(const AccountFigures& account) {
   if (account.state != AccountState::outside) return;
-  fmt::print(stderr,
-             "warning: {} or a disk of it leads out of the home: its limit is not held (limaquota doctor)\n",
-             escape_name(account.name));
+  warn(fmt::format(
+      "warning: {} or a disk of it leads out of the home: its limit is not held (limaquota doctor)",
+      escape_name(account.name)));
 }
 
 void warn_if_below(const AccountFigures& account, Bytes limit) {
   if (limit >= account.used) return;
-  fmt::print(stderr,
-             "warning: {0} occupies {1}, more than its new limit: it may overwrite and free, but gets no new "
-             "blocks until it is below {2}\n",
-             escape_name(account.name), format_size(account.used), format_size(limit));
+  warn(fmt::format(
+      "warning: {0} occupies {1}, more than its new limit: it may overwrite and free, but gets no new "
+      "blocks until it is below {2}",
+      escape_name(account.name), format_size(account.used), format_size(limit)));
 }
 
 Bytes without_loan(const AccountFigures& account) {
@@ -177,7 +178,7 @@ void check_overcommit(const Snapshot& snapshot, const SetArguments& arguments) {
   if (arguments.strict && host.overcommit > snapshot.host.overcommit) {
     throw Refusal(text + "; nothing was changed: free space or lower other limits, or leave --strict out");
   }
-  fmt::print(stderr, "warning: {}: it may be full before the limits are met\n", text);
+  warn(fmt::format("warning: {}: it may be full before the limits are met", text));
 }
 
 // The VMs whose room the change may have made larger go on, where they were paused for space. What became of

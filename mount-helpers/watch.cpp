@@ -12,6 +12,7 @@
 #include "mount-helpers/end_signals.hpp"
 #include "mount-helpers/events_hooks.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/terminal.hpp"
 #include "mount-helpers/watch_levels.hpp"
 #include "mount-helpers/watch_pauses.hpp"
 
@@ -34,11 +35,11 @@ class Reader {
   std::optional<Snapshot> read() {
     try {
       Snapshot snapshot = read_report(home_).snapshot;
-      if (!trouble_.empty()) fmt::print(stderr, "limaquota: {} answers again\n", home_);
+      if (!trouble_.empty()) warn(fmt::format("limaquota: {} answers again", home_));
       trouble_.clear();
       return snapshot;
     } catch (const Refusal& refusal) {
-      if (trouble_ != refusal.what()) fmt::print(stderr, "limaquota: waiting: {}\n", refusal.what());
+      if (trouble_ != refusal.what()) warn(fmt::format("limaquota: waiting: {}", refusal.what()));
       trouble_ = refusal.what();
       return std::nullopt;
     }

@@ -9,6 +9,7 @@
 
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
 namespace {
@@ -46,8 +47,7 @@ void WatchPauses::learn(Suspect& suspect, const AccountFigures& account, const H
   if (suspect.asks > 0) --suspect.asks;
   if (answer.reached == GuestAnswer::Reached::silent) {
     if (!suspect.told_silent) {
-      fmt::print(stderr, "limaquota: {} may be paused for space; {}\n", escape_name(account.name),
-                 answer.why);
+      warn(fmt::format("limaquota: {} may be paused for space; {}", escape_name(account.name), answer.why));
     }
     suspect.told_silent = true;
     suspect.may_resume = std::max(suspect.may_resume, now + after_silence);
