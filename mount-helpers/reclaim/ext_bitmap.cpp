@@ -3,6 +3,7 @@
 #include <ext2fs/ext2fs.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "mount-helpers/reclaim/ranges.hpp"
@@ -146,7 +147,8 @@ class Groups {
   Groups(ext2_filsys fs, OpenDisk& disk, ByteRange partition)
       : fs_(fs), disk_(disk), partition_(partition), bitmap_(fs->blocksize) {}
 
-  // False where a descriptor or a bitmap is damaged.
+  // False where a descriptor or a bitmap is damaged. Without metadata_csum no checksum tells: so a group must
+  // have as many free clusters as its descriptor says, and none of them may hold metadata.
   bool read(std::vector<ByteRange>& free) {
     for (dgrp_t group = 0; group < fs_->group_desc_count; ++group) {
       if (ext2fs_has_group_desc_csum(fs_) && ext2fs_group_desc_csum_verify(fs_, group) == 0) return false;
@@ -158,23 +160,50 @@ class Groups {
                                           static_cast<int>(fs_->super->s_clusters_per_group / 8)) == 0) {
         return false;
       }
-      add_free(group, free);
+      if (add_free(group, free) != ext2fs_bg_free_blocks_count(fs_, group)) return false;
     }
-    return true;
+    return metadata_is_used(free);
   }
 
  private:
-  void add_free(dgrp_t group, std::vector<ByteRange>& free) const {
+  // Returns how many clusters are free.
+  uint64_t add_free(dgrp_t group, std::vector<ByteRange>& free) const {
     const uint64_t cluster = uint64_t{fs_->blocksize} << fs_->cluster_ratio_bits;
     const uint64_t first =
         (fs_->super->s_first_data_block + uint64_t{group} * fs_->super->s_blocks_per_group) * fs_->blocksize;
     const uint64_t end = ext2fs_blocks_count(fs_->super) * fs_->blocksize;
+    uint64_t count = 0;
     for (uint64_t bit = 0; bit < fs_->super->s_clusters_per_group; ++bit) {
       const ByteRange place = clipped({first + bit * cluster, cluster}, end);
-      if (place.length == 0) return;
-      const bool used = (std::to_integer<unsigned>(bitmap_[bit / 8]) >> bit % 8 & 1) != 0;
-      if (!used) append_range(free, {partition_.offset + place.offset, place.length});
+      if (place.length == 0) break;
+      if ((std::to_integer<unsigned>(bitmap_[bit / 8]) >> bit % 8 & 1) != 0) continue;
+      append_range(free, {partition_.offset + place.offset, place.length});
+      ++count;
     }
+    return count;
+  }
+
+  bool metadata_is_used(const std::vector<ByteRange>& free) const {
+    std::vector<ByteRange> metadata;
+    const uint64_t blocks = ext2fs_blocks_count(fs_->super);
+    const auto add = [&](uint64_t block, uint64_t count) {
+      if (block >= blocks || count > blocks - block) return false;
+      metadata.push_back({partition_.offset + block * fs_->blocksize, count * fs_->blocksize});
+      return true;
+    };
+    for (dgrp_t group = 0; group < fs_->group_desc_count; ++group) {
+      // A superblock and the descriptors after it are one run from the group's start.
+      blk_t count = 0;
+      ext2fs_super_and_bgd_loc2(fs_, group, nullptr, nullptr, nullptr, &count);
+      if (!add(ext2fs_group_first_block2(fs_, group), count) ||
+          !add(ext2fs_block_bitmap_loc(fs_, group), 1) || !add(ext2fs_inode_bitmap_loc(fs_, group), 1) ||
+          !add(ext2fs_inode_table_loc(fs_, group), fs_->inode_blocks_per_group)) {
+        return false;
+      }
+    }
+    std::sort(metadata.begin(), metadata.end(),
+              [](const ByteRange& a, const ByteRange& b) { return a.offset < b.offset; });
+    return intersection(metadata, free).empty();
   }
 
   ext2_filsys fs_;

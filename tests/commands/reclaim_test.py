@@ -101,10 +101,10 @@ def test_qcow2_gpt_ext4_free_blocks_are_given_back(new_home):
     ext4_free_blocks_are_given_back(new_home, "qcow2", "gpt")
 
 
-def not_believed(new_home, spoil, word):
+def not_believed(new_home, spoil, word, options=()):
     """Only zeros are given back, and the reason is said."""
     home = new_home()
-    add_disk(home, "vm", lambda path: GuestDisk(path, "gpt", spoil=spoil))
+    add_disk(home, "vm", lambda path: GuestDisk(path, "gpt", options=options, spoil=spoil))
     home.mount()
     before = content_of(disk_of(home, "vm"), "raw", home.directory)
     done = reclaim_json(home, "vm", "--offline")
@@ -129,18 +129,56 @@ def test_an_error_state_is_not_believed(new_home):
     not_believed(new_home, debugfs("ssv state 3"), "errors")
 
 
-def test_a_damaged_bitmap_is_not_believed(new_home):
+def change_bitmap(change):
+    """Spoils the first group's block bitmap: change(bytearray)."""
     def spoil(part):
         text = run(tool("debugfs"), "-R", "stats", part)
         block = int(text.split("block bitmap at ")[1].split(",")[0])
+        size = 4096 if "Block size:               4096" in text else 1024  # the default depends on the disk's size
         with open(part, "r+b") as file:
-            file.seek(block * 4096 + 100)  # 4 KiB blocks: the default at this size may be 1 KiB
-            size = 4096 if "Block size:               4096" in text else 1024
-            file.seek(block * size + 100)
-            byte = file.read(1)
-            file.seek(-1, os.SEEK_CUR)
-            file.write(bytes([byte[0] ^ 0xff]))
-    not_believed(new_home, spoil, "cannot be read")
+            file.seek(block * size)
+            bitmap = bytearray(file.read(size))
+            change(bitmap)
+            file.seek(block * size)
+            file.write(bitmap)
+    return spoil
+
+
+def flip(bitmap):
+    bitmap[100] ^= 0xff
+
+
+def clear(bitmap):
+    bitmap[:] = bytes(len(bitmap))
+
+
+def free_the_superblock(bitmap):
+    """As many free blocks as before."""
+    bitmap[0] &= ~1
+    at = next(at for at, byte in enumerate(bitmap) if byte != 0xff and at > 0)
+    bitmap[at] |= bitmap[at] + 1
+
+
+def test_a_damaged_bitmap_is_not_believed(new_home):
+    not_believed(new_home, change_bitmap(flip), "is damaged")
+
+
+def test_a_damaged_bitmap_without_checksums_is_not_believed(new_home):
+    for options in (("-O", "^metadata_csum"), ("-t", "ext3")):
+        for change in (flip, clear, free_the_superblock):
+            not_believed(new_home, change_bitmap(change), "is damaged", options)
+
+
+def test_raw_gpt_ext3_free_blocks_are_given_back(new_home):
+    ext4_free_blocks_are_given_back(new_home, "raw", "gpt", ("-t", "ext3"))
+
+
+def test_raw_ext4_without_checksums(new_home):
+    ext4_free_blocks_are_given_back(new_home, "raw", "gpt", ("-O", "^metadata_csum,^flex_bg"))
+
+
+def test_raw_ext4_with_meta_bg(new_home):
+    ext4_free_blocks_are_given_back(new_home, "raw", "gpt", ("-O", "^resize_inode,meta_bg"))
 
 
 def test_an_ext4_under_another_filesystem_is_not_believed(new_home):

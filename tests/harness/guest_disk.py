@@ -60,7 +60,8 @@ def make_ext4(path, mib, options=(), remove=True):
                 file.write(os.urandom(size))
         with open(path, "wb") as file:
             file.truncate(mib * MIB)
-        run(tool("mke2fs"), "-q", "-F", "-t", "ext4", *options, "-d", tree, path)
+        kind = () if "-t" in options else ("-t", "ext4")
+        run(tool("mke2fs"), "-q", "-F", *kind, *options, "-d", tree, path)
         digest = hashlib.sha256(open(os.path.join(tree, "kept"), "rb").read()).hexdigest()
     if remove:
         run(tool("debugfs"), "-w", "-R", "rm gone", path)
