@@ -151,6 +151,7 @@ void remove_leftovers(const DiskLock& lock) {
 }
 
 bool compress_image(const ReclaimRequest& request, const DiskLock& lock, const Image& image) {
+  lock.refuse_others();
   refuse_unfit(lock, image);
   const std::string name = escape_name(lock.path().filename().string());
   const Bytes room = room_to_compress(lock, image);

@@ -1,4 +1,4 @@
-// Keeps QEMU away from a disk file.
+// Keeps QEMU away from a disk file, and notices others.
 #pragma once
 
 #include <filesystem>
@@ -15,6 +15,10 @@ class DiskLock {
  public:
   // Throws Refusal where the file is in use or cannot be opened.
   explicit DiskLock(const std::filesystem::path& disk);
+
+  // What is no QEMU takes no such lock: throws Refusal where anybody else has the file open now, this process
+  // by another descriptor included. Can be known only where the filesystem has leases, of one's own files.
+  void refuse_others() const;
 
   const std::filesystem::path& path() const { return path_; }
   int fd() const { return file_.get(); }

@@ -94,6 +94,7 @@ void reclaim_disk(const ReclaimRequest& request, const Snapshot& snapshot, const
                        .allocated_before = allocated_bytes(path),
                        .allocated_after = Bytes(0)};
   if (!raw) check_image(lock, "before", !request.dry_run);
+  lock.refuse_others();  // again: the check may have taken minutes
   {
     const auto disk = raw ? open_raw_disk(lock) : open_qcow2_disk(lock, image.cluster, !request.dry_run);
     all.would_free += punch_disk(request, *disk, raw, result, all.notes);

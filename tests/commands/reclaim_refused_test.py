@@ -63,6 +63,24 @@ def test_a_disk_in_use_is_refused_and_a_reclaimed_one_is_locked(new_home):
     home.close()
 
 
+def test_a_disk_that_another_process_has_open_is_refused(new_home):
+    """A loop device, dd, a backup: none of them takes QEMU's locks."""
+    home = new_home()
+    add_disk(home, "vm", bytes_disk)
+    add_disk(home, "other", bytes_disk, "qcow2")
+    home.mount()
+    for name, options in (("vm", ["--offline"]), ("other", ["--offline"]), ("other", ["--compress"])):
+        for mode in ("rb", "r+b"):
+            used = home.account(name)["used"]
+            with open(disk_of(home, name), mode):
+                text = reclaim(home, name, *options, status=1)
+                expect("is open in another process" in text and text.count("\n") == 1, text)
+            expect(home.account(name)["used"] == used, f"{name} was changed")
+    for name, option in (("vm", "--offline"), ("other", "--compress")):
+        reclaim(home, name, option)
+    home.close()
+
+
 def test_a_running_vm_is_refused_offline(new_home):
     home = new_home()
     add_disk(home, "vm", bytes_disk)
