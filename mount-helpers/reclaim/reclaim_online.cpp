@@ -23,6 +23,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds look_again{500};
+constexpr std::chrono::seconds ask_again{5};
 constexpr std::chrono::seconds loan_margin{60};  // beyond the deadlines: it must not end before the work
 constexpr int trimmed_some = 64;                 // fstrim(8): some filesystems could not be trimmed
 constexpr size_t most_loans = 2;
@@ -90,8 +91,10 @@ class Guest {
       }
       const AccountFigures account = vm_figures(request_);
       progress.show(account.used);
-      if (account.refused_writes == refused_) continue;
+      // A write may be refused before its VM is paused, so that QMP still says "running": asked again.
+      if (account.refused_writes == refused_ && Clock::now() < next_question_) continue;
       refused_ = account.refused_writes;
+      next_question_ = Clock::now() + ask_again;
       keep_running();
     }
     return program.wait();
@@ -107,6 +110,7 @@ class Guest {
   const ReclaimRequest& request_;
   std::string name_;
   uint64_t refused_ = 0;
+  Clock::time_point next_question_;
   std::optional<GuardedLoan> loan_;
   size_t lendings_ = 0;
 };
