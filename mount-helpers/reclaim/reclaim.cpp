@@ -26,13 +26,19 @@ void check_path(const std::string& text) {
   const auto components = std::distance(path.begin(), path.end()) - 1;  // the root is one
   static constexpr const char* system[] = {"bin",   "boot", "dev", "etc",  "lib", "lib32",
                                            "lib64", "proc", "run", "sbin", "sys"};
+  // How deep a directory must lie at least, where the system has much of its own.
+  std::ptrdiff_t least = 2;
+  if (text.starts_with("/usr/")) least = text.starts_with("/usr/local/") ? 4 : 3;
+  if (text.starts_with("/var/") || text.starts_with("/home/")) least = 3;
+  const bool usr =
+      text.starts_with("/usr/") && !text.starts_with("/usr/src/") && !text.starts_with("/usr/local/");
   const bool plain = path.is_absolute() && path.lexically_normal() == path && path.has_filename();
-  if (!plain || components < 2 ||
+  if (!plain || usr || components < least ||
       std::find(std::begin(system), std::end(system), *std::next(path.begin())) != std::end(system)) {
-    throw WrongUse(
-        fmt::format("--path {}: an absolute directory at least two deep, outside the system's own, such as "
-                    "/home/me/linux",
-                    escape_name(text)));
+    throw WrongUse(fmt::format(
+        "--path {}: an absolute directory of your own, deep enough to hold nothing of the system's, such as "
+        "/home/me/linux",
+        escape_name(text)));
   }
 }
 
