@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
+#include <array>
+#include <fstream>
 #include <set>
+#include <string_view>
 #include <vector>
 
 #include "accounting/layout.hpp"
@@ -46,11 +49,58 @@ bool same_file(const fs::path& path, const struct stat& status) {
   return ::stat(path.c_str(), &other) == 0 && other.st_dev == status.st_dev && other.st_ino == status.st_ino;
 }
 
+// The file in a name as QEMU takes it: "file:NAME", "json:{...}" or a plain name.
+std::string file_in(const std::string& name) {
+  if (name.starts_with("file:")) return name.substr(5);
+  if (!name.starts_with("json:")) return name;
+  Json node = Json::parse(name.substr(5), nullptr, false);
+  while (node.is_object()) {
+    for (const char* key : {"filename", "file.filename"}) {
+      if (node.contains(key) && node[key].is_string()) return file_in(node[key].get<std::string>());
+    }
+    node = Json(node.value("file", Json()));
+  }
+  return {};
+}
+
 // The image that backs this one, or nothing. QEMU's own lock is not in the way: the disk may be in use.
 fs::path backing_of(const fs::path& disk) {
   const Json info = ask_qemu_img({"info", "--force-share", "--", disk.string()});
   if (info.is_null()) return {};
-  return info.value("full-backing-filename", info.value("backing-filename", std::string()));
+  const std::string name =
+      file_in(info.value("full-backing-filename", info.value("backing-filename", std::string())));
+  return name.empty() ? fs::path() : disk.parent_path() / name;
+}
+
+bool is_qcow2(const fs::path& path) {
+  std::error_code error;
+  std::array<char, 4> magic{};
+  return fs::is_regular_file(path, error) &&
+         std::ifstream(path, std::ios::binary).read(magic.data(), magic.size()) &&
+         std::string_view(magic.data(), magic.size()) == "QFI\xfb";
+}
+
+std::vector<fs::path> entries_of(const fs::path& directory) {
+  std::vector<fs::path> entries;
+  std::error_code error;
+  for (fs::directory_iterator entry(directory, error), end; !error && entry != end; entry.increment(error)) {
+    entries.push_back(entry->path());
+  }
+  return entries;
+}
+
+// Whatever the name: every qcow2 in a VM's directory or an additional disk's.
+std::vector<fs::path> overlays_in(const fs::path& home) {
+  std::vector<fs::path> directories = entries_of(home);
+  for (fs::path& disk : entries_of(home / disks_directory)) directories.push_back(std::move(disk));
+  std::vector<fs::path> overlays;
+  for (const fs::path& directory : directories) {
+    if (directory.filename().string().starts_with(".")) continue;
+    for (fs::path& file : entries_of(directory)) {
+      if (is_qcow2(file)) overlays.push_back(std::move(file));
+    }
+  }
+  return overlays;
 }
 
 }  // namespace
@@ -89,21 +139,17 @@ Image examine_image(const DiskLock& lock) {
           .info = info};
 }
 
-void refuse_backing_file(const fs::path& home, const Snapshot& snapshot, const fs::path& disk) {
+void refuse_backing_file(const fs::path& home, const fs::path& disk) {
   struct stat self {};
   if (::stat(disk.c_str(), &self) != 0) return;
   std::set<fs::path> seen;
-  for (const AccountFigures& account : snapshot.accounts) {
-    for (const DiskFigures& file : account.disks) {
-      const bool attached = file.name.starts_with(std::string(disks_directory) + "/");
-      const fs::path user = (attached ? home : home / account.name) / file.name;
-      if (file.format != "qcow2" || same_file(user, self)) continue;
-      for (fs::path backing = backing_of(user); !backing.empty() && seen.insert(backing).second;
-           backing = backing_of(backing)) {
-        if (!same_file(backing, self)) continue;
-        throw Refusal(fmt::format("{} is the backing file of {}: it must stay as it is",
-                                  escape_name(disk.string()), escape_name(user.string())));
-      }
+  for (const fs::path& user : overlays_in(home)) {
+    if (same_file(user, self)) continue;
+    for (fs::path backing = backing_of(user); !backing.empty() && seen.insert(backing).second;
+         backing = backing_of(backing)) {
+      if (!same_file(backing, self)) continue;
+      throw Refusal(fmt::format("{} is the backing file of {}: it must stay as it is",
+                                escape_name(disk.string()), escape_name(user.string())));
     }
   }
 }

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "accounting/figures.hpp"
+#include "accounting/bytes.hpp"
 #include "mount-helpers/reclaim/disk_lock.hpp"
 
 namespace limaquota {
@@ -23,10 +23,9 @@ struct Image {
 // version 2 with a backing file, whose clusters cannot be discarded.
 Image examine_image(const DiskLock& lock);
 
-// Throws Refusal, naming it, where another disk of the home is backed by this one, directly or not. Files
+// Throws Refusal, naming it, where another qcow2 of the home is backed by this one, directly or not. Files
 // that QEMU cannot read count as backed by nothing.
-void refuse_backing_file(const std::filesystem::path& home, const Snapshot& snapshot,
-                         const std::filesystem::path& disk);
+void refuse_backing_file(const std::filesystem::path& home, const std::filesystem::path& disk);
 
 // "qemu-img check" of a qcow2; leaked clusters are repaired first where `repair_leaks`. Throws Refusal where
 // it is not clean, `when` saying when: "before", "after".

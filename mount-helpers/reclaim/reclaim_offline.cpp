@@ -82,11 +82,10 @@ Bytes punch_disk(const ReclaimRequest& request, OpenDisk& disk, bool raw, DiskRe
   return ahead ? minus_or_zero(result.allocated_before, kept) : Bytes(inside_data);
 }
 
-void reclaim_disk(const ReclaimRequest& request, const Snapshot& snapshot, const fs::path& path,
-                  Reclaimed& all) {
-  refuse_backing_file(request.home, snapshot, path);
+void reclaim_disk(const ReclaimRequest& request, const fs::path& path, Reclaimed& all) {
+  refuse_backing_file(request.home, path);
   const DiskLock lock(path);
-  remove_leftovers(lock);
+  if (!request.dry_run) remove_leftovers(lock);
   const Image image = examine_image(lock);
   const bool raw = image.format == "raw";
   DiskReclaimed result{.name = escape_name(path.string().substr(request.home.size() + 1)),
@@ -136,7 +135,6 @@ Reclaimed reclaim_offline(const ReclaimRequest& request) {
         "limaquota stop {0}",
         escape_name(request.vm.name), request.vm.qemu != 0 ? request.vm.qemu : request.vm.hostagent));
   }
-  const Report report = read_report(request.home);
   const AccountFigures account = vm_figures(request);
   Reclaimed all{.way = request.compress ? "compress" : "punch",
                 .used_before = account.used,
@@ -144,7 +142,7 @@ Reclaimed reclaim_offline(const ReclaimRequest& request) {
                 .would_free = Bytes(0),
                 .disks = {},
                 .notes = {}};
-  for (const fs::path& disk : disks_of(request, account)) reclaim_disk(request, report.snapshot, disk, all);
+  for (const fs::path& disk : disks_of(request, account)) reclaim_disk(request, disk, all);
   // A file that was replaced stays charged until the kernel has told the daemon of its last close.
   const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(2);
   Bytes freed;

@@ -43,6 +43,49 @@ def test_refused_disks(new_home):
     home.close()
 
 
+def test_backing_files_are_found_however_they_are_named(new_home):
+    home = new_home()
+    names = {"plain": "{}", "prefixed": "file:{}", "json": 'json:{{"driver":"raw","file.filename":"{}"}}',
+             "nested": 'json:{{"driver":"raw","file":{{"driver":"file","filename":"{}"}}}}'}
+    for name, how in names.items():
+        add_disk(home, name, bytes_disk)
+        directory = os.path.join(home.source, "over-" + name)
+        os.makedirs(directory)
+        # By the path that it has once the home is mounted; nothing is opened now.
+        run("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "raw",
+            "-b", how.format(disk_of(home, name)), os.path.join(directory, "work.qcow2"), "32M")
+    home.mount()
+    for name in names:
+        text = reclaim(home, name, "--offline", status=1)
+        expect("is the backing file of" in text and "work.qcow2" in text, f"{name}: {text}")
+    home.close()
+
+
+def test_an_empty_qcow2(new_home):
+    home = new_home()
+    add_disk(home, "vm", bytes_disk)
+    path = os.path.join(home.source, "vm", "disk")
+    os.unlink(path)
+    run("qemu-img", "create", "-q", "-f", "qcow2", path, "0")
+    home.mount()
+    reclaim(home, "vm", "--offline")
+    home.close()
+
+
+def test_a_dry_run_leaves_leftovers(new_home):
+    home = new_home()
+    add_disk(home, "vm", bytes_disk)
+    left = os.path.join(home.source, "vm", ".disk.limaquota-abcdef")
+    with open(left, "xb"):
+        pass
+    home.mount()
+    reclaim(home, "vm", "--offline", "--dry-run")
+    expect(os.path.exists(os.path.join(home.mountpoint, "vm", os.path.basename(left))), "a dry run deleted something")
+    reclaim(home, "vm", "--offline")
+    expect(not os.path.exists(os.path.join(home.mountpoint, "vm", os.path.basename(left))), "not cleaned up")
+    home.close()
+
+
 def test_a_disk_in_use_is_refused_and_a_reclaimed_one_is_locked(new_home):
     home = new_home()
     add_disk(home, "vm", bytes_disk)
@@ -99,6 +142,8 @@ def test_wrong_use(new_home):
     home.mount()
     for options in (["--offline", "--clean"], ["--compress", "--path", "/usr/src/x"], ["--path", "/"],
                     ["--path", "usr/src"], ["--path", "/etc/ssh"], ["--path", "/home/../etc"],
+                    ["--path", "/usr/bin"], ["--path", "/usr/lib/modules"], ["--path", "/usr/src"],
+                    ["--path", "/usr/local/lib"], ["--path", "/var/lib"], ["--path", "/home/me"],
                     ["--loan", "15 parsecs"], ["--loan", "-1"],
                     ["--loan", "1e3G"], ["--loan", "99999999999T"], ["--deadline", "0"], ["--surely"]):
         text = reclaim(home, "vm", *options, status=2)
