@@ -95,7 +95,11 @@ class Guest {
       if (account.refused_writes == refused_ && Clock::now() < next_question_) continue;
       refused_ = account.refused_writes;
       next_question_ = Clock::now() + ask_again;
-      keep_running();
+      try {
+        keep_running();
+      } catch (const QmpError&) {
+        // Another client's turn, or QEMU has ended, and the program in the guest ends too.
+      }
     }
     return program.wait();
   }
