@@ -1,5 +1,5 @@
 // The profile beside a template, `<template>.profile.yaml`: what its VM will take of the host, as its author
-// knows it.
+// knows it. It speaks of the VM's own disk: additional disks come on top, with their virtual sizes.
 //
 //     limit: 15GiB                 # the limit that `limaquota apply` sets
 //     temporary: true              # the VM is deleted when its work is done

@@ -10,6 +10,8 @@
 #include <stdexcept>
 #include <vector>
 
+#include "accounting/usage_text.hpp"
+
 namespace limaquota {
 namespace {
 
@@ -132,7 +134,8 @@ Parsed<YamlFacts> read_yaml(std::string_view text, std::initializer_list<std::st
     parser.HandleNextDocument(listener);
     return listener.take();
   } catch (const YAML::Exception& error) {  // bad syntax, and deep nesting
-    return ParseError{fmt::format("line {}: not YAML: {}", error.mark.line + 1, error.msg)};
+    return ParseError{
+        fmt::format("line {}: not YAML: {}", error.mark.line + 1, escape_words(error.msg))};  // it quotes
   } catch (const std::exception& error) {
     return ParseError{error.what()};
   }

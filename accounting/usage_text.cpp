@@ -236,6 +236,16 @@ std::string escape_name(std::string_view name) {
   return text;
 }
 
+std::string escape_words(std::string_view text) {
+  std::string words;
+  for (size_t start = 0; start <= text.size();) {
+    const size_t blank = std::min(text.find(' ', start), text.size());
+    words += (start == 0 ? "" : " ") + escape_name(text.substr(start, blank - start));
+    start = blank + 1;
+  }
+  return words;
+}
+
 std::string usage_text(const AccountFigures& account) {
   std::string text;
   const auto out = std::back_inserter(text);

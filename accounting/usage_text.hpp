@@ -28,5 +28,7 @@ std::string prometheus_text(const Snapshot& snapshot, std::string_view home);
 std::string prometheus_down_text(std::string_view home);
 // The `\ooo` escape described above.
 std::string escape_name(std::string_view name);
+// The same for a text of several words that somebody else wrote: its blanks stay.
+std::string escape_words(std::string_view text);
 
 }  // namespace limaquota

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -21,6 +22,8 @@ namespace limaquota {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr std::chrono::minutes delete_deadline{2};
 
 struct ApplyArguments {
   std::string name_or_path;
@@ -107,18 +110,49 @@ void store_profile(const std::string& home, const ApplyArguments& arguments, con
   }
 }
 
-// Throws Refusal where it fails, also where it was ended since we were told to end.
-void run_limactl(const std::string& home, EndSignals& signals, const std::vector<std::string>& words,
-                 const std::string& aftermath) {
+RunOptions for_limactl(const std::string& home) {
   RunOptions options;
   options.environment = {"LIMA_HOME=" + home};
   options.show = true;
+  return options;
+}
+
+// Fails also where it was ended since we were told to end.
+Ended run_limactl(const std::string& home, EndSignals& signals, std::vector<std::string> words) {
+  RunOptions options = for_limactl(home);
   options.keep_on = [&signals] { return !signals.came(); };
-  std::vector<std::string> all = {"limactl"};
-  all.insert(all.end(), words.begin(), words.end());
-  const Ended ended = run_program(all, options);
+  words.insert(words.begin(), "limactl");
+  return run_program(words, options);
+}
+
+bool is_there(const std::string& home, const std::string& vm) {
+  std::error_code error;
+  return fs::symlink_status(fs::path(home) / vm, error).type() != fs::file_type::not_found;
+}
+
+// A VM whose making failed half-way could be started all the same: Lima writes its lima.yaml first. False
+// where some of it stays.
+bool remove_part_made(const std::string& home, const std::string& vm) {
+  if (!is_there(home, vm)) return true;
+  RunOptions options = for_limactl(home);
+  options.deadline = delete_deadline;
+  run_program({"limactl", "delete", "--force", vm}, options);
+  return !is_there(home, vm);
+}
+
+// The name is free. Throws Refusal, with no VM left, or one that has its limit.
+void create(const std::string& home, EndSignals& signals, const ApplyArguments& arguments,
+            const Candidate& candidate) {
+  LimitFirst limit(home, arguments.vm, candidate.vm.limit);
+  const Ended ended = run_limactl(
+      home, signals, {"create", "--tty=false", "--name=" + arguments.vm, candidate.file.string()});
+  const bool keep = ended.ok() || !remove_part_made(home, arguments.vm);
+  if (keep) limit.keep();
   if (ended.ok()) return;
-  throw Refusal(fmt::format("limactl {} failed ({}){}", words.front(), ended.complaint(), aftermath));
+  throw Refusal(fmt::format(
+      "limactl create failed ({}): {}", ended.complaint(),
+      keep ? "a part of it is left, and keeps its limit: limactl delete " + escape_name(arguments.vm)
+           : "the limit is taken back"));
 }
 
 int run_apply(const ApplyArguments& arguments) {
@@ -142,16 +176,15 @@ int run_apply(const ApplyArguments& arguments) {
   std::fflush(stdout);  // before limactl's own output
 
   EndSignals signals;  // whatever ends us, a limit that is for nothing is taken back
-  LimitFirst limit(home, arguments.vm, candidate.vm.limit);
-  run_limactl(home, signals, {"create", "--tty=false", "--name=" + arguments.vm, candidate.file.string()},
-              ": the limit is taken back");
-  limit.keep();
+  refuse_what_is_there(home, arguments, candidate.vm.limit);  // what came meanwhile is another's
+  create(home, signals, arguments, candidate);
   store_profile(home, arguments, candidate);
   fmt::print("{}: made, limit {}\n", escape_name(arguments.vm), format_size(candidate.vm.limit));
   if (!arguments.start) return 0;
   std::fflush(stdout);
-  run_limactl(home, signals, {"start", "--tty=false", arguments.vm}, ": the VM and its limit stay");
-  return 0;
+  const Ended started = run_limactl(home, signals, {"start", "--tty=false", arguments.vm});
+  if (started.ok()) return 0;
+  throw Refusal(fmt::format("limactl start failed ({}): the VM and its limit stay", started.complaint()));
 }
 
 }  // namespace

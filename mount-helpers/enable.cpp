@@ -76,7 +76,8 @@ std::string running_vms(const std::string& home) {
 
 // VMs outlive a logout; the user manager, and with it the mount, does so only where the user lingers.
 void linger() {
-  const Ended ended = run_program({"loginctl", "enable-linger"});
+  // By name: without one loginctl takes the session's user, and ssh or cron may have no session.
+  const Ended ended = run_program({"loginctl", "enable-linger", user_name()});
   if (ended.ok()) {
     fmt::print("lingering is on: the mount comes with the machine and stays after you log out, as VMs do\n");
     return;
@@ -180,7 +181,8 @@ void run_disable() {
   fmt::print("{} is no longer mounted at login; limits stay in it\n", *home);
   if (is_mountpoint(*home)) fmt::print("it is still mounted, by hand: limaquota umount {}\n", *home);
   if (::access(("/var/lib/systemd/linger/" + user_name()).c_str(), F_OK) == 0) {
-    fmt::print("lingering stays on, as other units may need it; to turn it off: loginctl disable-linger\n");
+    fmt::print("lingering stays on, as other units may need it; to turn it off: loginctl disable-linger {}\n",
+               user_name());
   }
 }
 

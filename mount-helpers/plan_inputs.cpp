@@ -166,7 +166,7 @@ void size_up(const std::string& home, Candidate& candidate, const Template& from
   }
   PlannedVm& vm = candidate.vm;
   vm.virtual_size = disk;
-  Bytes present;
+  Bytes disks, present;
   for (const std::string& name : from.additional_disks) {
     const AdditionalDisk found = find_disk(home, name);
     vm.virtual_size = plus_or_unlimited(vm.virtual_size, found.virtual_size);
@@ -175,15 +175,21 @@ void size_up(const std::string& home, Candidate& candidate, const Template& from
           fmt::format("warning: the additional disk '{}' is in use by another VM now", escape_name(name)));
       continue;
     }
+    disks = plus_or_unlimited(disks, found.virtual_size);
     present = plus_or_unlimited(present, std::min(found.allocated, found.virtual_size));
     candidate.disks.push_back(name);
   }
   const std::optional<Profile>& profile = candidate.profile;
-  vm.limit = profile && profile->limit ? *profile->limit : vm.virtual_size;
+  // The profile speaks of the VM's own disk.
+  vm.limit = profile && profile->limit ? plus_or_unlimited(*profile->limit, disks) : vm.virtual_size;
   vm.temporary = profile && profile->temporary;
   if (profile && !profile->lines.empty()) {
-    vm.peak = profile->peak();
-    vm.steady = profile->steady();
+    vm.peak = plus(profile->peak(), {disks, disks});
+    vm.steady = plus(profile->steady(), {disks, disks});
+    if (disks.count() > 0) {
+      candidate.notes.push_back(
+          fmt::format("{} of additional disks come on top of its profile", format_size(disks)));
+    }
   } else {
     vm.peak = vm.steady = {vm.virtual_size, vm.virtual_size};
     candidate.notes.emplace_back("no profile: the peak is the virtual size");

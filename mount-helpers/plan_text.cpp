@@ -15,17 +15,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Row = std::vector<std::string>;
 
-// Text that a profile's author wrote: blanks stay, what could disturb a terminal or a line does not.
-std::string escape_words(std::string_view text) {
-  std::string words;
-  for (size_t start = 0; start <= text.size();) {
-    const size_t blank = std::min(text.find(' ', start), text.size());
-    words += (start == 0 ? "" : " ") + escape_name(text.substr(start, blank - start));
-    start = blank + 1;
-  }
-  return words;
-}
-
 std::string estimate_text(const Estimate& estimate) {
   const std::string low = format_size(estimate.low), high = format_size(estimate.high);
   if (low == high) return high;
@@ -131,6 +120,14 @@ std::string left_text(Bytes left, Bytes missing) {
                              : fmt::format("{} left", format_size(left));
 }
 
+// What additional disks occupy already, and so need no more.
+std::string present_text(const Plan& plan) {
+  Bytes present;
+  for (const Candidate& candidate : plan.candidates)
+    present = plus_or_unlimited(present, candidate.vm.present);
+  return present.count() == 0 ? "" : fmt::format(" - {} there already", format_size(present));
+}
+
 std::string sums_text(const Plan& plan) {
   const PlanAnswer& answer = plan.answer;
   const HostRoom& room = plan.host.room;
@@ -142,9 +139,9 @@ std::string sums_text(const Plan& plan) {
                   format_size(room.growth));
   if (!plan.host.mounted) text += "The home is not mounted: its figures are counted by du\n";
   for (const std::string& note : plan.host.notes) text += note + "\n";
-  text += fmt::format("At the peak: {}{} + reserve {} = {} of {}: {}\n", estimate_text(answer.peak), images,
-                      format_size(room.reserve), format_size(answer.needed), format_size(room.free),
-                      left_text(answer.left, answer.missing));
+  text += fmt::format("At the peak: {}{}{} + reserve {} = {} of {}: {}\n", estimate_text(answer.peak),
+                      present_text(plan), images, format_size(room.reserve), format_size(answer.needed),
+                      format_size(room.free), left_text(answer.left, answer.missing));
   text += fmt::format("Worst case:  {} + growth {}{} + reserve {} = {} of {}: {}\n",
                       format_size(answer.worst_case), format_size(room.growth), images,
                       format_size(room.reserve), format_size(answer.needed_at_worst), format_size(room.free),
@@ -167,6 +164,7 @@ Json json_of(const Candidate& candidate) {
                {"peak", json_of(vm.peak)},
                {"steady", json_of(vm.steady)},
                {"worst_case", json_of(vm.worst_case())},
+               {"present", json_of(vm.present)},
                {"temporary", vm.temporary},
                {"profile", candidate.profile.has_value()},
                {"notes", candidate.notes}};

@@ -1,11 +1,12 @@
 // limaquota __complete [WORD...]: what the last word of "limaquota WORD..." may become. The completions of
 // the shells ask it, so that they know each command and option that there is.
 //
-// Prints a line "candidate<TAB>description" for each, the candidates that start with the word only. A single
-// line ":directories" or ":files" says that the shell is to complete those.
+// Prints a line "candidate<TAB>description" for each, the candidates that start with the word only. A first
+// line ":directories" or ":files" says that the shell is to complete those too.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -16,6 +17,7 @@
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"
+#include "mount-helpers/plan.hpp"
 
 namespace limaquota {
 namespace {
@@ -32,12 +34,33 @@ bool is_literal(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return (c >= 'a' && c <= 'z') || c == '-'; });
 }
 
+// "--home=DIR" as the two words "--home", "DIR"; bash makes three of it, "=" in the middle.
+Words without_equals_signs(const Words& words) {
+  Words split;
+  for (const std::string& word : words) {
+    const bool after_option = !split.empty() && split.back().starts_with("--");
+    if (word == "=" && after_option) continue;
+    const size_t sign = word.starts_with("--") ? word.find('=') : std::string::npos;
+    split.push_back(word.substr(0, sign));
+    if (sign != std::string::npos) split.push_back(word.substr(sign + 1));
+  }
+  return split;
+}
+
+// A word that is being completed comes as it is typed: the shell has not read its ~ yet.
+std::string with_home_directory(const std::string& path) {
+  const char* directory = std::getenv("HOME");
+  if (directory == nullptr || (path != "~" && !path.starts_with("~/"))) return path;
+  return directory + path.substr(1);
+}
+
 class Completer {
  public:
   Completer(CLI::App& program, Words words) : program_(program), words_(std::move(words)) {
     if (words_.empty()) words_.emplace_back();
     last_ = words_.back();
     words_.pop_back();
+    words_ = without_equals_signs(words_);
   }
 
   void print() {
@@ -118,6 +141,8 @@ class Completer {
       fmt::print(":directories\n");
     } else if (says("FILE") || says("TEMPLATE")) {
       fmt::print(":files\n");
+      if (!says("TEMPLATE")) return;
+      for (const std::string& shipped : shipped_templates()) candidate(shipped, "ships with limaquota");
     } else if (says("VM") || says("NAME")) {
       print_accounts(says("VM"));
     } else if (is_literal(text)) {
@@ -127,7 +152,8 @@ class Completer {
 
   std::string home() const {
     const auto option = std::find(words_.begin(), words_.end(), "--home");
-    return choose_home(option != words_.end() && option + 1 != words_.end() ? option[1] : "");
+    return choose_home(option != words_.end() && option + 1 != words_.end() ? with_home_directory(option[1])
+                                                                            : "");
   }
 
   void print_accounts(bool vms_only) const {

@@ -1,6 +1,7 @@
 # bash completion of limaquota. It asks limaquota itself what fits.
 _limaquota() {
   local candidates line
+  COMPREPLY=()
   mapfile -t candidates < <("$1" __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
   case ${candidates[0]-} in
     :directories)
@@ -11,12 +12,9 @@ _limaquota() {
       compopt -o filenames
       mapfile -t COMPREPLY < <(compgen -f -- "$2")
       ;;
-    *)
-      COMPREPLY=()
-      for line in "${candidates[@]}"; do
-        COMPREPLY+=("$(printf %q "${line%%$'\t'*}")")
-      done
-      ;;
   esac
+  for line in "${candidates[@]}"; do
+    [[ $line == :* ]] || COMPREPLY+=("$(printf %q "${line%%$'\t'*}")")
+  done
 }
 complete -F _limaquota limaquota

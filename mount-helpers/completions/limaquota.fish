@@ -8,6 +8,7 @@ function __limaquota_complete
             __fish_complete_directories "$word"
         case :files
             __fish_complete_path "$word"
+            printf '%s\n' $candidates[2..-1]
         case '*'
             printf '%s\n' $candidates
     end

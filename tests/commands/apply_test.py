@@ -15,7 +15,10 @@ vm=$3
 for word in "$@"; do case $word in --name=*) vm=${word#--name=} ;; esac; done
 printf '%s|' "$@" >>"$RECORD"
 printf '%s\\n' "$(grep -s limit "$LIMA_HOME/.quota/$vm")" >>"$RECORD"
-[ -z "$HANGS" ] || exec sleep 100
+# As Lima does, its lima.yaml first.
+[ "$1" != create ] || [ -z "$HALF" ] || { mkdir "$LIMA_HOME/$vm"; echo "disk: 1GiB" >"$LIMA_HOME/$vm/lima.yaml"; }
+[ -z "$HANGS" ] || [ "$1" = delete ] || exec sleep 100
+[ "$1" != delete ] || [ "$HALF" = stays ] || rm -r "$LIMA_HOME/$3"
 [ "$1" != "$FAILS" ] || { echo "stand-in: no" >&2; exit 3; }
 [ "$1" != create ] || { mkdir "$LIMA_HOME/$vm"; echo "disk: 1GiB" >"$LIMA_HOME/$vm/lima.yaml"; }
 """
@@ -38,9 +41,9 @@ class Applied:
             file.write(text)
         return path
 
-    def run(self, *arguments, status=0, fails="", path=None):
+    def run(self, *arguments, status=0, fails="", half="", path=None):
         environment = {**os.environ, "PATH": path or f"{self.bin}:{os.environ['PATH']}", "RECORD": self.record,
-                       "FAILS": fails}
+                       "FAILS": fails, "HALF": half}
         result = subprocess.run([self.home.limaquota, "apply", *arguments, "--home", self.home.mountpoint],
                                 capture_output=True, text=True, check=False, env=environment, timeout=120)
         text = result.stdout + result.stderr
@@ -112,6 +115,34 @@ def test_an_apply_that_is_ended_takes_the_limit_back(new_home):
         process.send_signal(number)
         expect(process.wait(60) == 1, f"{number}: status {process.returncode}")
         expect(applied.limit_text("vm") is None, f"{number}: the limit is taken back")
+    applied.home.close()
+
+
+def test_a_vm_that_is_made_half_way_goes_or_keeps_its_limit(new_home):
+    applied = mounted(new_home)
+    directory = os.path.join(applied.home.mountpoint, "vm")
+    text = applied.run(applied.template, "--name", "vm", status=1, fails="create", half="yes")
+    expect("the limit is taken back" in text and applied.limit_text("vm") is None, text)
+    expect(applied.calls()[-1] == "delete|--force|vm|limit 64MiB", f"held until it is gone: {applied.calls()}")
+    expect(not os.path.exists(directory), "nothing could be started without a limit")
+    text = applied.run(applied.template, "--name", "vm", status=1, fails="create", half="stays")
+    expect("keeps its limit" in text and "limactl delete vm" in text, text)
+    expect(os.path.exists(directory) and applied.limit_text("vm") == "limit 64MiB\n", applied.limit_text("vm"))
+    applied.home.close()
+
+
+def test_a_half_made_vm_goes_where_apply_is_ended(new_home):
+    applied = mounted(new_home)
+    environment = {**os.environ, "PATH": f"{applied.bin}:{os.environ['PATH']}", "RECORD": applied.record,
+                   "FAILS": "", "HANGS": "yes", "HALF": "yes"}
+    with subprocess.Popen([applied.home.limaquota, "apply", applied.template, "--name", "vm", "--home",
+                           applied.home.mountpoint], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          env=environment) as process:
+        wait_for(lambda: os.path.exists(os.path.join(applied.home.mountpoint, "vm", "lima.yaml")), "it is half made")
+        process.send_signal(signal.SIGTERM)
+        expect(process.wait(60) == 1, f"status {process.returncode}")
+    expect(not os.path.exists(os.path.join(applied.home.mountpoint, "vm")), "the half is deleted")
+    expect(applied.limit_text("vm") is None, "the limit is taken back")
     applied.home.close()
 
 

@@ -22,6 +22,7 @@ class Shells:
         for name in ("alpha", "beta", ".hidden", "_disks/data", "_config"):
             os.makedirs(os.path.join(home.source, name))
         self.env = {"PATH": f"{bin_directory}:{os.environ['PATH']}", "LIMA_HOME": home.source, "TERM": "dumb",
+                    "LIMAQUOTA_TEMPLATES": os.path.abspath(os.path.join(HELPERS, "templates")),
                     "HOME": self.directory, "XDG_CONFIG_HOME": self.directory, "LC_ALL": "C.UTF-8"}
 
     def run(self, *words):
@@ -91,6 +92,18 @@ def completes(shells, complete):
     expect({"alpha", "beta", "_disks/data", "_default", "_host"} <= accounts and ".hidden" not in accounts, accounts)
 
 
+def completes_templates_and_homes(shells, complete):
+    open(os.path.join(shells.directory, "mine.yaml"), "w", encoding="utf-8").close()
+    for command in ("plan", "apply"):
+        got = complete(command, "")
+        expect({"zfs-test-minimal", "zfs-kernel-build", "mine.yaml"} <= got, f"{command}: {got}")
+        expect("zfs-test-minimal.profile" not in got, f"{command}: {got}")
+    os.makedirs(os.path.join(shells.directory, "other", "gamma"))
+    for words in (("--home", "~/other"), (f"--home={shells.directory}/other",)):
+        got = complete("status", *words, "")
+        expect("gamma" in got and "alpha" not in got, f"{words}: {got}")
+
+
 def test_bash_completes(new_home):
     shells = Shells(new_home)
     completes(shells, shells.bash)
@@ -98,17 +111,23 @@ def test_bash_completes(new_home):
     expect(shells.bash("set", "al") == {"alpha"}, "a VM by its start")
     os.makedirs(os.path.join(shells.directory, "somewhere"))
     expect("somewhere" in shells.bash("mount", "some"), "directories for mount")
+    completes_templates_and_homes(shells, shells.bash)
+    got = shells.bash("status", "--home", "=", shells.directory + "/other", "")  # as bash splits it
+    expect("gamma" in got and "alpha" not in got, got)
+    expect("somewhere" in shells.bash("status", "--home", "=", "some"), "directories after --home=")
 
 
 def test_fish_completes(new_home):
     shells = Shells(new_home)
     completes(shells, shells.fish)
     expect(shells.fish("set", "al") == {"alpha"}, "a VM by its start")
+    completes_templates_and_homes(shells, shells.fish)
 
 
 def test_zsh_completes(new_home):
     shells = Shells(new_home)
     completes(shells, shells.zsh)
+    completes_templates_and_homes(shells, shells.zsh)
 
 
 def test_every_command_and_every_option_is_completed(new_home):

@@ -3,6 +3,7 @@
 systemctl and loginctl are stand-ins that record what they are asked; tests/install runs the units by a real systemd.
 """
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,13 @@ UNITS = (".config", "systemd", "user")
 ALL = {"limaquota.service", "limaquota-watch.service", "lima-vm@.service.d/limaquota.conf",
        "default.target.wants/limaquota.service", "limaquota.service.wants/limaquota-watch.service"}
 METRICS = {"limaquota-metrics.service", "limaquota-metrics.timer", "timers.target.wants/limaquota-metrics.timer"}
+
+
+def user_name():
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 class Login:
@@ -83,7 +91,7 @@ def test_enable_writes_units_that_systemd_accepts_and_starts_them(new_home):
     login = Login(new_home)
     text = login.run("enable")
     expect(login.files() == ALL, f"files: {sorted(login.files())}")
-    expect(login.recorded() == ["loginctl enable-linger", "systemctl --user daemon-reload",
+    expect(login.recorded() == [f"loginctl enable-linger {user_name()}", "systemctl --user daemon-reload",
                                 "systemctl --user is-active --quiet limaquota.service",
                                 "systemctl --user start limaquota.service limaquota-watch.service"], "what was asked")
     expect("is mounted" in text, text)
@@ -92,6 +100,10 @@ def test_enable_writes_units_that_systemd_accepts_and_starts_them(new_home):
     expect("NoNewPrivileges=" not in unit, "fusermount3 is set-uid")
     drop_in = login.unit("lima-vm@.service.d/limaquota.conf").splitlines()
     expect("Requires=limaquota.service" in drop_in and "After=limaquota.service" in drop_in, drop_in)
+    expect(f'ExecStop=-"{login.home.limaquota}" stop %i --home "{login.lima}"' in drop_in, drop_in)
+    limits = [int(line.split("=")[1]) for text in (unit, "\n".join(drop_in)) for line in text.splitlines()
+              if line.startswith("TimeoutStopSec=")]
+    expect(limits == [420, 400], f"a guest's three minutes, twice, and the mount's end after that: {limits}")
     expect(os.path.samefile(os.path.join(login.units, "default.target.wants/limaquota.service"),
                             os.path.join(login.units, "limaquota.service")), "it is wanted by the login")
     login.verify()

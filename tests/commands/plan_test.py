@@ -202,6 +202,21 @@ def test_additional_disks_count_with_their_virtual_size(new_home):
     expect_in(["warning", "in use by another VM"], plan(home, path, "--free", "7GiB"))
 
 
+def test_additional_disks_come_on_top_of_the_profile(new_home):
+    home = new_home()
+    path = template(home, "disk: 4GiB\nadditionalDisks:\n- name: data\n")
+    template(home, "limit: 3GiB\nlines:\n- {name: all, peak: 2GiB, steady: 1GiB}\n", "t.profile.yaml")
+    datadisk = write(os.path.join(home.source, "_disks", "data", "datadisk"), "x" * MIB)
+    os.truncate(datadisk, 2 * GIB)
+    present = os.stat(datadisk).st_blocks * 512
+    found = facts(home, path, "--free", "20GiB")
+    vm = found["vms"][0]
+    expect_equal((vm["virtual"], vm["limit"], vm["peak"]["high"], vm["steady"]["high"], vm["present"]),
+                 (6 * GIB, 5 * GIB, 4 * GIB, 3 * GIB, present), "virtual, limit, peak, steady, present")
+    expect_equal((found["needed"], found["worst_case"]), (5 * GIB - present, 5 * GIB - present), "without what is there")
+    expect_in(["4 GiB - 1 MiB there already + reserve 1 GiB"], plan(home, path, "--free", "20GiB"))
+
+
 def test_images_are_counted_where_lima_has_to_download_them(new_home):
     home = new_home()
     url = "https://example.org/image.qcow2"

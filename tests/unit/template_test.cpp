@@ -85,6 +85,11 @@ TEST(Template, SaysWhatIsWrong) {
   EXPECT_NE(error_of(parse_template(many + "]\n")).find("too many"), std::string::npos);
 }
 
+TEST(Template, WhatIsWrongDisturbsNoTerminal) {
+  const std::string error = error_of(parse_template("a: \"\\\x1b\"\n"));
+  EXPECT_NE(error.find("line 1: not YAML: unknown escape character: \\033"), std::string::npos) << error;
+}
+
 TEST(Template, NullAndEmptyMeanAbsent) {
   EXPECT_EQ(parsed("").disk, std::nullopt);
   EXPECT_EQ(parsed("disk: null\nimages: null\nbase: ~\n").disk, std::nullopt);
