@@ -75,7 +75,7 @@ class Shells:
         """What comes until nothing has come for a while."""
         os.write(terminal, text.encode())
         got, until = b"", time.monotonic() + 20
-        while time.monotonic() < until and select.select([terminal], [], [], 3)[0]:
+        while time.monotonic() < until and select.select([terminal], [], [], 1.5)[0]:
             got += os.read(terminal, 65536)
         return got.decode(errors="replace")
 
