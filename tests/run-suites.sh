@@ -73,8 +73,9 @@ open_dev_fuse() {
   mount --bind "$work/dev/fuse" /dev/fuse
 }
 
-# run_scripted NAME DIRECTORY --at-once N COMMAND...: the tests of a directory of Python tests; COMMAND makes them run as
-# somebody.
+# run_scripted NAME DIRECTORY --at-once N COMMAND...: the tests of a directory of Python tests, or those that `only` names;
+# COMMAND makes them run as somebody.
+only=()
 run_scripted() {
   local name=$1 directory=$2 at_once=$4 log=$work/$2.log status=0 line
   shift 4
@@ -82,7 +83,7 @@ run_scripted() {
   printf '\n-- %s, %s\n' "$preset" "$name"
   set +e
   "$@" python3 "$bin/source/tests/harness/run.py" --at-once "$at_once" "$bin/limaquota" "$work/$directory" \
-    "$bin/source/tests/$directory" 2>&1 | tee "$log"
+    "$bin/source/tests/$directory" "${only[@]}" 2>&1 | tee "$log"
   status=${PIPESTATUS[0]}
   set -e
   line=$(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$log" | tail -n 1)
@@ -138,10 +139,15 @@ wait
 # Without optimization nothing in them is tried that the others do not try.
 [ "$preset" != debug ] || exit 0
 install -d -o $nobody -g $nobody "$work/commands"
+# With a sanitizer: of the QEMUs those that try the daemon; with the thread sanitizer no commands, which have one thread.
+[ "$preset" = release ] || only=(pause)
 # The commands mostly wait; QEMUs take a whole core each.
-{
-  run_scripted "commands, by an ordinary user" commands --at-once 3 "${as_nobody[@]}"
-  if [ "$preset" = release ]; then run_scripted "installed" install --at-once 1 env LIMAQUOTA_BUILD="$build"; fi
-} 2>&1 | sed -u 's/^/commands: /' &
+if [ "$preset" != tsan ]; then
+  {
+    only=()
+    run_scripted "commands, by an ordinary user" commands --at-once 3 "${as_nobody[@]}"
+    if [ "$preset" = release ]; then run_scripted "installed" install --at-once 1 env LIMAQUOTA_BUILD="$build"; fi
+  } 2>&1 | sed -u 's/^/commands: /' &
+fi
 run_scripted "a real QEMU" vm --at-once 1 env
 wait

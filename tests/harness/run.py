@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests of the limaquota command: run.py [--at-once N] LIMAQUOTA WORKDIR TESTS-DIRECTORY [TEST...]
+"""Tests of the limaquota command: run.py [--at-once N] LIMAQUOTA WORKDIR TESTS-DIRECTORY [FILE | FILE.TEST]...
 
 Runs every function test_* of TESTS-DIRECTORY/*_test.py; each gets `new_home`, which makes a harness.Home in a
 directory of its own. As root or as an ordinary user. Prints a line for each test: `ok NAME`, `not ok NAME why` or
@@ -117,7 +117,10 @@ def main():
     limaquota, workdir, directory = given.limaquota, given.workdir, given.directory
     os.makedirs(workdir, exist_ok=True)
     tests = tests_of(directory)
-    chosen = {name: tests[name] for name in given.tests or tests}
+    chosen = {name: test for name, test in tests.items()
+              if not given.tests or name in given.tests or name.split(".")[0] in given.tests}
+    if given.tests and not chosen:
+        parser.error(f"no such test: {' '.join(given.tests)}")
     skip = why_skip()
     if skip:
         results = {name: ("skip", skip) for name in chosen}
