@@ -18,6 +18,7 @@
 #include "fs/fd.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
 namespace {
@@ -29,8 +30,12 @@ struct MetricsArguments {
   std::string home;
 };
 
+// The daemon has not answered in time; a thread of ours still waits for it.
+struct Hangs : Refusal {
+  using Refusal::Refusal;
+};
+
 // Whoever reads the metrics hears of a daemon that hangs only if the reading itself does not hang with it.
-// The thread that waits for the daemon then ends with the process.
 std::string read_metrics(const std::string& home) {
   std::packaged_task<std::string()> reading([home] { return read_usage(home, "_metrics"); });
   std::future<std::string> text = reading.get_future();
@@ -84,6 +89,10 @@ void run_metrics(const MetricsArguments& arguments) {
   std::string text;
   try {
     text = read_metrics(home);
+  } catch (const Hangs& hangs) {
+    if (!arguments.output.empty()) replace_file(arguments.output, prometheus_down_text(label_of(home)));
+    warn(fmt::format("limaquota: {}", hangs.what()));
+    ::_exit(1);  // an orderly exit would wait for the thread
   } catch (const Refusal&) {
     if (!arguments.output.empty()) replace_file(arguments.output, prometheus_down_text(label_of(home)));
     throw;
