@@ -201,8 +201,7 @@ void add_apply(CLI::App& program, int& status) {
   command->add_flag("--start", arguments->start, "Also starts it");
   command->add_flag("--force", arguments->force,
                     "Makes it though it does not fit, and though there is another limit for that name");
-  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
-      ->option_text("DIR");
+  add_home_option(*command, arguments->home);
   command->footer(
       "Plans as \"limaquota plan\" does and goes on where it fits. The limit is the profile's, or else the "
       "virtual\n"

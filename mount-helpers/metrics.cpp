@@ -114,8 +114,7 @@ void add_metrics(CLI::App& program, int&) {
                    "Replace this file, in one step; name it *.prom, in the directory of node_exporter's "
                    "textfile collector")
       ->option_text("FILE");
-  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
-      ->option_text("DIR");
+  add_home_option(*command, arguments->home);
   command->footer(
       "Every series carries home=\"DIR\". Where the mount is missing, dead or does not answer, the exit "
       "status is 1, "

@@ -101,8 +101,7 @@ void add_plan(CLI::App& program, int& status) {
       ->option_text("SIZE");
   command->add_flag("--strict", arguments->strict, "Also the worst case has to fit: overcommitted is a no");
   command->add_flag("--json", arguments->json, "As JSON, in bytes; null means without a bound");
-  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
-      ->option_text("DIR");
+  add_home_option(*command, arguments->home);
   command->footer(
       "The peaks of the new VMs, images not downloaded yet and the host reserve have to fit into free "
       "space.\n"

@@ -126,8 +126,7 @@ void add_resume(CLI::App& program, int& status) {
       ->option_text("NAME...");
   command->add_flag("--json", arguments->json,
                     "As JSON: what each was found to be, and whether it was resumed");
-  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
-      ->option_text("DIR");
+  add_home_option(*command, arguments->home);
   command->footer(
       "A VM is paused for space when a write to its disk did not fit; when it goes on it tries that write "
       "again. Give it room first: raise its limit, or free space. One that is paused for another reason is "

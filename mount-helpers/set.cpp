@@ -260,8 +260,7 @@ void add_set(CLI::App& program, int&) {
       "--json", arguments->json,
       "As JSON: the host's figures and those of what was set, as status has them, and the VMs that "
       "were paused, as resume has them");
-  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
-      ->option_text("DIR");
+  add_home_option(*command, arguments->home);
   command->footer(
       "The limit is in force when the command returns, and stays. A limit below what is used is accepted: "
       "the VM may then only overwrite and free. A VM that was paused for space and now has room goes on.\n"

@@ -210,8 +210,7 @@ void add_stop(CLI::App& program, int& status) {
   command->add_option("--lend", arguments->lend, "How much room a paused VM is lent, twice at most")
       ->option_text("SIZE")
       ->capture_default_str();
-  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
-      ->option_text("DIR");
+  add_home_option(*command, arguments->home);
   command->footer(
       "A paused guest cannot shut down: after three minutes Lima kills it, and what it has not written is "
       "lost. So it is lent room for the time of its shutdown, told to go on, and stopped by \"limactl "

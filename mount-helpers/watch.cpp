@@ -82,8 +82,7 @@ void add_watch(CLI::App& program, int&) {
   command->add_flag("--json", arguments->json, "A line of JSON for each event, in bytes; null means max");
   command->add_option("--on-event", arguments->command, "Run by sh for each event; see below")
       ->option_text("CMD");
-  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
-      ->option_text("DIR");
+  add_home_option(*command, arguments->home);
   command->footer(
       "Runs until it is ended. Prints a line for each event: warn (close to the limit), full (the limit is "
       "used "

@@ -9,6 +9,7 @@
 #include "accounting/size_text.hpp"
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
+#include "mount-helpers/home.hpp"
 
 namespace limaquota {
 namespace {
@@ -142,8 +143,7 @@ void add_reclaim(CLI::App& program, int&) {
       ->option_text("SECONDS")
       ->check(CLI::Range(1U, 86400U));
   command->add_flag("--json", arguments->json, "Figures as JSON, in bytes");
-  command->add_option("--home", arguments->home, "The Lima home; else $LIMA_HOME, else ~/.lima")
-      ->option_text("DIR");
+  add_home_option(*command, arguments->home);
   command->footer(
       "A running VM trims its own filesystems (fstrim, by limactl shell). Paused at its limit it is lent "
       "room\n"
