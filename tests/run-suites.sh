@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # run-suites.sh PRESET BUILD WORK: runs all suites of a build; tests/run.sh calls it as root in a mount and pid
-# namespace of its own. Appends a line "passed failed skipped" for each suite to WORK/counts.
+# namespace of its own. Appends a line "passed failed skipped" for each suite to WORK/counts, and what failed tests
+# printed to WORK/failures.
 # The ordinary user of the tests is `nobody`, who need not be able to reach the sources: what he runs is copied to WORK.
 set -euo pipefail
 preset=$1 build=$2 work=$3
@@ -10,6 +11,11 @@ nobody=65534
 as_nobody=(setpriv --reuid $nobody --regid $nobody --clear-groups env HOME=/nonexistent)
 bin=$work/$preset
 export LIMAQUOTA_SCRATCH=$work
+
+# What GoogleTest printed of the tests that failed.
+failed_parts() {
+  awk '/^\[ RUN      \]/ { part = "" } { part = part $0 "\n" } /^\[  FAILED  \] .*\([0-9]+ ms\)$/ { printf "%s", part }' "$1"
+}
 
 # Counts what GoogleTest printed. A binary that died, or failed without naming a test, is one failure. A few failures are
 # tried once more, by themselves: what passes then was disturbed by the other lane, and is named.
@@ -21,7 +27,9 @@ count_gtest() {
   s=$(grep -cE '\[  SKIPPED \] .*\([0-9]+ ms\)$' "$log" || true)
   if [ "$status" -ne 0 ] && { [ "$f" -eq 0 ] || [ "$status" -gt 1 ]; }; then
     f=$((f + 1))
-    echo "FAILED: the binary ended with status $status; its last test: $(grep '\[ RUN      \]' "$log" | tail -n 1)"
+    echo "FAILED: the binary ended with status $status; its last test: $(grep '\[ RUN      \]' "$log" | tail -n 1)" |
+      tee -a "$log"
+    { echo "-- $preset, ${log##*/}"; tail -n 30 "$log"; } >>"$work/failures"
   fi
   if [ "$status" -eq 1 ] && [ "$f" -gt 0 ] && [ "$f" -le 5 ]; then
     names=$(sed -nE 's/^\[  FAILED  \] ([^ ,]+),? .*\([0-9]+ ms\)$/\1/p' "$log" | paste -sd:)
@@ -32,6 +40,9 @@ count_gtest() {
     else
       cat "$log.again"
     fi
+  fi
+  if [ "$f" -gt 0 ] || [ -s "$log.again" ]; then
+    { echo "-- $preset, ${log##*/}"; failed_parts "$log" | tail -n 60; } >>"$work/failures"
   fi
   echo "$p $f $s" >>"$work/counts"
 }
@@ -89,6 +100,9 @@ run_scripted() {
   line=$(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$log" | tail -n 1)
   if [ -z "$line" ]; then line="0 1 0"; fi
   if [ "$status" -ne 0 ] && [[ $line =~ ^[0-9]+\ 0\  ]]; then line="0 1 0"; fi
+  if [ "$status" -ne 0 ] || grep -q '^PASSED AT THE SECOND TRY' "$log"; then
+    { echo "-- $preset, $name"; grep -E '^(not ok|PASSED AT)' "$log" || tail -n 20 "$log"; } >>"$work/failures"
+  fi
   echo "$line" >>"$work/counts"
 }
 

@@ -136,5 +136,9 @@ done
 [ "$lint" = no ] || check clang-tidy tests/lint.sh tidy "build/${presets[0]}"
 
 say "done"
+if [ -s "$work/failures" ]; then
+  echo "What failed, also at its first try only:"
+  cat "$work/failures"
+fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]
