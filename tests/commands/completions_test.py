@@ -62,9 +62,10 @@ class Shells:
             os.chdir(self.directory)
             os.execvpe("zsh", ["zsh", "-f", "-i"], self.env)
         try:
-            self.talk(terminal, f"PS1='READY> '; fpath=({COMPLETIONS} $fpath); LISTMAX=0; unsetopt zle_bracketed_paste\n")
-            self.talk(terminal, "autoload -Uz compinit; compinit -u -D; zstyle ':completion:*' verbose no\n")
-            text = self.talk(terminal, "limaquota " + " ".join(words) + "\t\t")
+            self.talk(terminal, f"PS1='READY> '; fpath=({COMPLETIONS} $fpath); LISTMAX=0; unsetopt zle_bracketed_paste; "
+                      "autoload -Uz compinit; compinit -u -D; zstyle ':completion:*' verbose no; "
+                      "told() { print -n 'TO''LD' }; zle -N told; bindkey '^X' told; told\n")
+            text = self.talk(terminal, "limaquota " + " ".join(words) + "\t\t\x18")
         finally:
             os.close(terminal)
             os.waitpid(pid, 0)
@@ -72,10 +73,11 @@ class Shells:
 
     @staticmethod
     def talk(terminal, text):
-        """What comes until nothing has come for a while."""
+        """What comes until the shell has told that it is done with it."""
         os.write(terminal, text.encode())
-        got, until = b"", time.monotonic() + 20
-        while time.monotonic() < until and select.select([terminal], [], [], 1.5)[0]:
+        got, until = b"", time.monotonic() + 60
+        while b"TOLD" not in got:
+            expect(select.select([terminal], [], [], until - time.monotonic())[0], f"zsh is silent after {got}")
             got += os.read(terminal, 65536)
         return got.decode(errors="replace")
 
