@@ -114,12 +114,9 @@ cp -r "$here/../mount-helpers" "$bin/source"
 cp -r "$here/harness" "$here/vm" "$here/commands" "$here/install" "$bin/source/tests"
 if [ -f "$shared/checks/lima_ops.py" ]; then install -m 755 "$shared/checks/lima_ops.py" "$bin"; fi
 
-for binary in "$build"/*_tests; do
-  case ${binary##*/} in
-    mount_tests) ;;
-    *) run_gtest "${binary##*/}" "$binary" ;;
-  esac
-done
+run_gtest "unit tests" "$build/unit_tests"
+# Without optimization nothing is tried in the others that the sanitizers do not try.
+[ "$preset" != debug ] || exit 0
 
 # One run of the mount tests, on filesystems of its own: lane NAME "FILESYSTEMS" COMMAND...
 lane() {
@@ -136,22 +133,20 @@ lane() {
 
 roots='tmpfs ext4 ext4_1k xfs btrfs'
 users=$roots
-# With a sanitizer or without optimization everything takes several times as long: two filesystems each.
+# With a sanitizer everything takes several times as long: two filesystems each.
 if [ "$preset" != release ] && [ "${LIMAQUOTA_NIGHTLY:-no}" = no ]; then
   roots='ext4 xfs'
   users='tmpfs btrfs'
-  if [ "$preset" = debug ]; then roots=xfs users=tmpfs; fi
 fi
 export LIMAQUOTA_BINARY=$bin/limaquota LIMAQUOTA_LIMA_OPS=$bin/lima_ops.py
 # A million operations over five filesystems, for each of the two users.
 if [ "${LIMAQUOTA_NIGHTLY:-no}" = yes ]; then export LIMAQUOTA_RANDOM_OPERATIONS=${LIMAQUOTA_RANDOM_OPERATIONS:-200000}; fi
-# Both at once: they mostly wait, for the disk or for something to happen.
+# All at once: they mostly wait, for the disk or for something to happen.
 lane "mounted by root" "$roots" "$bin/mount_tests" 2>&1 | sed -u 's/^/root: /' &
 lane "mounted by an ordinary user" "$users" \
   "${as_nobody[@]}" "$bin/mount_tests" 2>&1 | sed -u 's/^/user: /' &
+run_gtest "fault tests" "$build/fault_tests" 2>&1 | sed -u 's/^/faults: /' &
 wait
-# Without optimization nothing in them is tried that the others do not try.
-[ "$preset" != debug ] || exit 0
 install -d -o $nobody -g $nobody "$work/commands"
 # With a sanitizer: of the QEMUs those that try the daemon; with the thread sanitizer no commands, which have one thread.
 [ "$preset" = release ] || only=(pause)
