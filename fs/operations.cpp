@@ -65,6 +65,7 @@ void opened(Inode& inode, Fd fd, fuse_file_info* fi) {
   if (inode.opens++ == 0) inode.direct = inode.charge.is_disk;
   fi->fh = static_cast<uint64_t>(fd.release());
   fi->direct_io = inode.direct;
+  request_flags.parallel_writes = inode.direct;
   fi->keep_cache = !inode.direct;
 }
 

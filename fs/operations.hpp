@@ -15,9 +15,10 @@ namespace limaquota {
 // The table for fuse_session_new; its userdata is a Filesystem*.
 fuse_lowlevel_ops operation_table();
 
-// What libfuse 3.14 does not hand on of the request that this thread serves.
+// What libfuse 3.14 does not hand on of the request that this thread serves, and of its reply.
 struct RequestFlags {
-  bool kill_set_id = false;  // the caller may not keep set-id bits
+  bool kill_set_id = false;      // the caller may not keep set-id bits
+  bool parallel_writes = false;  // reply to an open: the kernel may send several direct writes at once
 };
 extern thread_local RequestFlags request_flags;
 

@@ -105,24 +105,39 @@ Session* Session::self_ = nullptr;
 
 ssize_t Session::read_request(int fd, void* buffer, size_t size, void*) { return ::read(fd, buffer, size); }
 
-// The INIT reply on its way out gets what libfuse 3.14 cannot negotiate: that we clear set-id bits ourselves,
-// which spares a GETXATTR before every write, and shared mappings of disk files.
+// The reply of INIT on its way out gets what libfuse 3.14 cannot negotiate: that we clear set-id bits
+// ourselves, which spares a GETXATTR before every write, and shared mappings of disk files.
+void Session::complete_init(const struct iovec& body) {
+  auto* init = static_cast<fuse_init_out*>(body.iov_base);
+  if (body.iov_len < offsetof(fuse_init_out, unused)) return;
+  init->flags |= init_flags_ & FUSE_HANDLE_KILLPRIV_V2;
+  if ((init_flags_ & FUSE_INIT_EXT) != 0 && (init_flags2_ & direct_io_allow_mmap) != 0) {
+    init->flags |= FUSE_INIT_EXT;
+    init->flags2 |= direct_io_allow_mmap;
+  }
+}
+
+// The reply of OPEN and CREATE: several direct writes within a file may be under way at once, as they take
+// turns here. It ends with a fuse_open_out.
+void Session::complete_open(const struct iovec& body) {
+  if (body.iov_len < sizeof(fuse_open_out)) return;
+  char* end = static_cast<char*>(body.iov_base) + body.iov_len;
+  fuse_open_out open;
+  std::memcpy(&open, end - sizeof open, sizeof open);
+  open.open_flags |= FOPEN_PARALLEL_DIRECT_WRITES;
+  std::memcpy(end - sizeof open, &open, sizeof open);
+}
+
 ssize_t Session::write_reply(int fd, struct iovec* iov, int count, void*) {
   Session* self = self_;
   const auto* header = static_cast<const fuse_out_header*>(iov[0].iov_base);
-  if (self == nullptr || self->init_answered_ || count < 2 || header->unique != self->init_unique_ ||
-      header->error != 0) {
+  const bool has_body = count >= 2 && header->error == 0 && header->unique != 0;  // 0: a notification
+  if (has_body && request_flags.parallel_writes) complete_open(iov[1]);
+  if (!has_body || self == nullptr || self->init_answered_ || header->unique != self->init_unique_) {
     return ::writev(fd, iov, count);
   }
   self->init_answered_ = true;
-  auto* init = static_cast<fuse_init_out*>(iov[1].iov_base);
-  if (iov[1].iov_len >= offsetof(fuse_init_out, unused)) {
-    init->flags |= self->init_flags_ & FUSE_HANDLE_KILLPRIV_V2;
-    if ((self->init_flags_ & FUSE_INIT_EXT) != 0 && (self->init_flags2_ & direct_io_allow_mmap) != 0) {
-      init->flags |= FUSE_INIT_EXT;
-      init->flags2 |= direct_io_allow_mmap;
-    }
-  }
+  self->complete_init(iov[1]);
   const ssize_t written = ::writev(fd, iov, count);
   if (self->ready_) self->ready_();
   return written;

@@ -39,6 +39,8 @@ class Session {
   void start_thread();
   void request(char* data, size_t size);
   void process(char* data, size_t size);
+  void complete_init(const struct iovec& body);
+  static void complete_open(const struct iovec& body);
   static ssize_t write_reply(int fd, struct iovec* iov, int count, void* userdata);
   static ssize_t read_request(int fd, void* buffer, size_t size, void* userdata);
 
