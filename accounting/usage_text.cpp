@@ -62,9 +62,22 @@ using Json = nlohmann::ordered_json;
 
 Json size_or_null(Bytes bytes) { return bytes.is_unlimited() ? Json(nullptr) : Json(bytes.count()); }
 
-Json account_json(const AccountFigures& account) {
+bool is_utf8(std::string_view name) {
+  bool all_valid = true;
+  for_each_character(name, [&](std::string_view, bool valid) { all_valid = all_valid && valid; });
+  return all_valid;
+}
+
+// What JSON cannot carry stands beside it, escaped.
+Json named(const std::string& name) {
   Json json;
-  json["name"] = account.name;
+  json["name"] = name;
+  if (!is_utf8(name)) json["name_escaped"] = escape_name(name);
+  return json;
+}
+
+Json account_json(const AccountFigures& account) {
+  Json json = named(account.name);
   json["kind"] = kind_of(account);
   json["limit"] = size_or_null(account.limit);
   json["used"] = account.used.count();
@@ -83,10 +96,11 @@ Json account_json(const AccountFigures& account) {
   if (account.loan) json["loan"] = account.loan->count();
   json["disks"] = Json::array();
   for (const DiskFigures& disk : account.disks) {
-    json["disks"].push_back({{"name", disk.name},
-                             {"format", disk.format},
-                             {"allocated", disk.allocated.count()},
-                             {"virtual", disk.virtual_size.count()}});
+    Json file = named(disk.name);
+    file["format"] = disk.format;
+    file["allocated"] = disk.allocated.count();
+    file["virtual"] = disk.virtual_size.count();
+    json["disks"].push_back(std::move(file));
   }
   return json;
 }

@@ -17,7 +17,7 @@ std::string usage_text(const AccountFigures& account);
 // `.usage/_host`: free reserve used limits worst_case overcommit.
 std::string host_text(const HostFigures& host);
 // `.usage/_all.json`: {"host": {...}, "accounts": [{"name": ..., ...}]}; integers, `null` for max; ends in
-// \n. Bytes that are not UTF-8 in names are replaced by U+FFFD.
+// \n. U+FFFD for bytes that are no UTF-8 in a name, which then also stands, escaped, in `name_escaped`.
 std::string snapshot_json(const Snapshot& snapshot);
 // `.usage/_metrics`: Prometheus text exposition format 0.0.4; units in the names; `home` on every series
 // (limaquota_used_bytes{home="/home/ann/.lima",vm="x"}), so that the homes of a host stay apart; unlimited as

@@ -1,4 +1,5 @@
 """`limaquota set`: what it accepts, and that it warns of, or refuses, limits that the host cannot give."""
+import json
 import os
 import subprocess
 
@@ -120,4 +121,56 @@ def test_not_mounted_is_said(new_home):
     _, complaint = run(home, "vm", "1GiB", status=1)
     expect("is not mounted: run" in complaint, complaint)
     home.mount()
+    home.close()
+
+
+def test_a_name_that_is_no_utf8_is_set_and_shown_escaped(new_home):
+    """Beside one that differs in that byte only: both are the same in JSON."""
+    home = new_home(in_place=True)
+    names = [os.fsdecode(b"caf\xe9"), os.fsdecode(b"caf\xe8")]
+    for name in names:
+        os.mkdir(os.path.join(home.source, name))
+    home.mount()
+    said, _ = run(home, names[0], "40MiB")
+    expect(said.startswith("caf\\351: limit 40 MiB"), f"said: {said}")
+    run(home, names[1], "50MiB")
+    limits = {account.get("name_escaped"): account["limit"] for account in home.usage()["accounts"]}
+    expect((limits["caf\\351"], limits["caf\\350"]) == (40 * MIB, 50 * MIB), f"limits: {limits}")
+    expect("caf\\351" in home.run("status", names[0], "--home", home.mountpoint), "status does not know it")
+    home.close()
+
+
+def as_written(home, command):
+    """Runs a command as a message says it."""
+    path = os.path.join(home.directory, "path")
+    if not os.path.exists(path):
+        os.mkdir(path)
+        os.symlink(home.limaquota, os.path.join(path, "limaquota"))
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60,
+                            env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}", "LIMA_HOME": home.mountpoint})
+    expect(result.returncode == 0, f"{command}: status {result.returncode}: {result.stdout}{result.stderr}")
+
+
+def test_commands_that_messages_name_can_be_pasted(new_home):
+    home = new_home(in_place=True)
+    strange = os.path.join(home.directory, "it's a home")
+    os.makedirs(os.path.join(strange, "vm"))
+    text = home.run("set", "vm", "1GiB", "--home", strange, status=1)
+    as_written(home, text.split('"')[1])
+    try:
+        expect(os.path.ismount(strange), f"not mounted by: {text}")
+    finally:
+        home.run("umount", strange)
+    names = ["a b", "it's", "$(x)", os.fsdecode(b"caf\xe9")]
+    for name in names:
+        os.mkdir(os.path.join(home.source, name))
+    home.mount()
+    report = subprocess.run([home.limaquota, "doctor", "--json", "--home", home.mountpoint], capture_output=True,
+                            text=True, check=False, timeout=60)
+    advice = [finding["advice"] for finding in json.loads(report.stdout)["findings"] if "SIZE" in finding["advice"]]
+    expect(len(advice) == len(names), f"a piece of advice for each: {advice}")
+    for command in advice:
+        as_written(home, command.replace("SIZE", "1GiB"))
+    limits = [account["limit"] for account in home.usage()["accounts"] if account["name"] != "_shared"]
+    expect(limits == [GIB] * len(names), f"limits: {limits}")
     home.close()
