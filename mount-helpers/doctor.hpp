@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "mount-helpers/mount_state.hpp"
+
 namespace limaquota {
 
 // note: worth knowing. warning: something does not work, or will not. problem: limits are not held, or could
@@ -21,8 +23,6 @@ struct Finding {
 };
 using Findings = std::vector<Finding>;
 
-enum class MountState { none, alive, dead, hung };
-
 // What the checks look at.
 struct Patient {
   std::string home;  // without symlinks; as given where there is none
@@ -32,8 +32,6 @@ struct Patient {
   // The tree can be looked at.
   bool is_readable() const { return exists && (mount == MountState::none || mount == MountState::alive); }
 };
-// A daemon that does not answer within 5 s is hung: nothing of its tree is touched then.
-MountState mount_state(const std::string& directory);
 
 // /dev/fuse, fusermount3, the kernel, libfuse.
 void check_machine(const Patient& patient, Findings& findings);

@@ -1,15 +1,10 @@
 // The mount itself, dead ones, and what lies beneath and within.
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 
+#include "accounting/names.hpp"
 #include "accounting/usage_text.hpp"
-#include "fs/fd.hpp"
 #include "fs/preflight.hpp"
 #include "mount-helpers/doctor.hpp"
 #include "mount-helpers/home.hpp"
@@ -17,7 +12,6 @@
 namespace limaquota {
 namespace {
 
-constexpr int daemon_deadline_ms = 5000;
 constexpr std::string_view our_type = "fuse.limaquota";
 
 bool lies_below(const std::string& path, const std::string& directory) {
@@ -43,7 +37,8 @@ void check_own(const Patient& patient, const std::vector<MountedAt>& all, Findin
     case MountState::dead:
       findings.push_back(
           {Severity::problem, "mount", fmt::format("the daemon of {} is gone{}", home, used_by(patient.home)),
-           fmt::format("limaquota umount {0} (--lazy where it is in use), then limaquota mount {0}", home)});
+           fmt::format("limaquota umount {0} (--lazy where it is in use), then limaquota mount {0}",
+                       shell_quoted(patient.home))});
       return;
     case MountState::none:
       break;
@@ -57,7 +52,7 @@ void check_own(const Patient& patient, const std::vector<MountedAt>& all, Findin
           : fmt::format("; it is shown at {}, and limits hold only there", escape_name(elsewhere->path));
   findings.push_back({Severity::problem, "mount",
                       home + " is not mounted, so nothing holds its limits" + shown,
-                      fmt::format("stop the VMs, then limaquota mount {}", home)});
+                      fmt::format("stop the VMs, then limaquota mount {}", shell_quoted(patient.home))});
 }
 
 void check_dead_elsewhere(const Patient& patient, const std::vector<MountedAt>& all, Findings& findings) {
@@ -66,7 +61,7 @@ void check_dead_elsewhere(const Patient& patient, const std::vector<MountedAt>& 
     if (mount_state(mount.path) != MountState::dead) continue;
     findings.push_back({Severity::warning, "mount",
                         fmt::format("{} is left of a daemon that is gone", escape_name(mount.path)),
-                        fmt::format("limaquota umount --lazy {}", escape_name(mount.path))});
+                        fmt::format("limaquota umount --lazy {}", shell_quoted(mount.path))});
   }
 }
 
@@ -78,7 +73,7 @@ void check_within(const Patient& patient, const std::vector<MountedAt>& all, Fin
                                     escape_name(mount.path),
                                     patient.mount == MountState::none ? "limaquota will not mount over it"
                                                                       : "what is in it is not limited"),
-                        fmt::format("umount {}", escape_name(mount.path))});
+                        fmt::format("umount {}", shell_quoted(mount.path))});
   }
 }
 
@@ -123,33 +118,6 @@ void check_backing(const Patient& patient, const std::vector<MountedAt>& all, Fi
 }
 
 }  // namespace
-
-// A process that waits for a daemon that hangs cannot be killed, not even waited for: so the question is
-// asked by a child that can be left alone, with nothing open that somebody else might wait for.
-MountState mount_state(const std::string& directory) {
-  if (!is_mountpoint(directory)) return MountState::none;
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) return MountState::alive;
-  const Fd answer(ends[0]);
-  Fd asked(ends[1]);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::close(fd);
-    const char said = is_dead_mount(directory) ? 'd' : 'a';
-    [[maybe_unused]] const ssize_t written = ::write(asked.get(), &said, 1);
-    ::_exit(0);
-  }
-  asked.reset();
-  pollfd polled{answer.get(), POLLIN, 0};
-  if (child > 0 && ::poll(&polled, 1, daemon_deadline_ms) == 0) {
-    ::kill(child, SIGKILL);
-    return MountState::hung;
-  }
-  char said = 'a';
-  [[maybe_unused]] const ssize_t got = ::read(answer.get(), &said, 1);
-  if (child > 0) ::waitpid(child, nullptr, 0);
-  return said == 'd' ? MountState::dead : MountState::alive;
-}
 
 void check_mounts(const Patient& patient, Findings& findings) {
   const std::vector<MountedAt> all = mounts();

@@ -2,18 +2,15 @@
 
 #include <fmt/format.h>
 
-#include <sys/statvfs.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <utility>
 
 #include "accounting/layout.hpp"
+#include "accounting/names.hpp"
 #include "accounting/usage_text.hpp"
 #include "fs/preflight.hpp"
 #include "mount-helpers/commands.hpp"
@@ -47,9 +44,15 @@ HostFigures host_from(const Json& json) {
   return host;
 }
 
+std::string name_in(const Json& json) {
+  const auto escaped = json.find("name_escaped");
+  return escaped == json.end() ? json.at("name").get<std::string>()
+                               : unescape_name(escaped->get<std::string>());
+}
+
 AccountFigures account_from(const Json& json) {
   AccountFigures account;
-  account.name = json.at("name");
+  account.name = name_in(json);
   account.limit = bytes_or_max(json.at("limit"));
   account.used = bytes_or_max(json.at("used"));
   account.reserved = bytes_or_max(json.at("reserved"));
@@ -67,7 +70,7 @@ AccountFigures account_from(const Json& json) {
   if (json.contains("loan") && !json.at("loan").is_null()) account.loan = bytes_or_max(json.at("loan"));
   account.has_limit_file = json.at("limit_file") != "no";  // or yes, damaged
   for (const Json& disk : json.at("disks")) {
-    account.disks.push_back({disk.at("name"), disk.at("format"), bytes_or_max(disk.at("allocated")),
+    account.disks.push_back({name_in(disk), disk.at("format"), bytes_or_max(disk.at("allocated")),
                              bytes_or_max(disk.at("virtual"))});
   }
   return account;
@@ -77,22 +80,12 @@ std::string usage_path(const std::string& home, const std::string& name) {
   return fmt::format("{}/.usage/{}", home, name);
 }
 
-std::string why_unreadable(const std::string& home, const std::string& name, int error) {
+std::string why_unreadable(const std::string& home, const std::string& path, int error) {
   if (error == ENOTCONN) {
-    return fmt::format("the daemon of {0} is gone: run \"limaquota umount {0}\", then mount it again", home);
+    return fmt::format("the daemon of {} is gone: run \"limaquota umount {}\", then mount it again",
+                       escape_words(home), shell_quoted(home));
   }
-  return fmt::format("cannot read {}: {}", usage_path(home, name), std::strerror(error));
-}
-
-// Nothing where limaquota is not mounted there.
-std::optional<std::string> read_if_mounted(const std::string& home, const std::string& name) {
-  errno = 0;
-  std::ifstream file(usage_path(home, name), std::ios::binary);
-  if (!file && (errno == ENOENT || errno == ENOTDIR)) return std::nullopt;
-  if (!file) throw Refusal(why_unreadable(home, name, errno));
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (file.bad()) throw Refusal(why_unreadable(home, name, EIO));
-  return text;
+  return fmt::format("cannot read {}: {}", path, std::strerror(error));
 }
 
 }  // namespace
@@ -125,17 +118,40 @@ Report parse_report(const std::string& text, const std::string& origin) {
   return report;
 }
 
-std::string read_usage(const std::string& home, const std::string& name) {
-  if (auto text = read_if_mounted(home, name)) return std::move(*text);
-  throw Refusal(fmt::format("{0} is not mounted: run \"limaquota mount {0}\" first", home));
+UsageReader::UsageReader(std::string home, std::string name)
+    : home_(std::move(home)), path_(usage_path(home_, name)) {}
+
+std::optional<std::string> UsageReader::read_if_mounted(const std::function<bool()>& keep_on) {
+  if (!reading_) reading_.emplace(path_);
+  if (!reading_->wait(daemon_deadline, keep_on)) throw Refusal(hung_text(home_));
+  const int error = reading_->error();
+  std::string text = reading_->text();
+  reading_.reset();
+  if (error == ENOENT || error == ENOTDIR) return std::nullopt;
+  if (error != 0) throw Refusal(why_unreadable(home_, path_, error));
+  return text;
 }
 
-Report read_report(const std::string& home) {
-  return parse_report(read_usage(home, report_name), usage_path(home, report_name));
+std::string UsageReader::read(const std::function<bool()>& keep_on) {
+  if (auto text = read_if_mounted(keep_on)) return std::move(*text);
+  throw Refusal(fmt::format("{} is not mounted: run \"limaquota mount {}\" first", escape_words(home_),
+                            shell_quoted(home_)));
 }
+
+std::string read_usage(const std::string& home, const std::string& name) {
+  return UsageReader(home, name).read();
+}
+
+ReportReader::ReportReader(const std::string& home) : text_(home, report_name) {}
+
+Report ReportReader::read(const std::function<bool()>& keep_on) {
+  return parse_report(text_.read(keep_on), text_.path());
+}
+
+Report read_report(const std::string& home) { return ReportReader(home).read(); }
 
 std::optional<Report> read_report_if_mounted(const std::string& home) {
-  const auto text = read_if_mounted(home, report_name);
+  const auto text = UsageReader(home, report_name).read_if_mounted();
   if (!text) return std::nullopt;
   return parse_report(*text, usage_path(home, report_name));
 }
@@ -170,15 +186,18 @@ bool is_mountpoint(const std::string& directory) {
   });
 }
 
-bool is_dead_mount(const std::string& directory) {
-  struct statvfs answer {};  // stat() might be answered from the kernel's cache
-  return ::statvfs(directory.c_str(), &answer) != 0 && errno == ENOTCONN;
+std::optional<std::string> find_real_path(const std::string& path) {
+  // A slash at the end would have realpath() look into the directory.
+  const std::string plain = path.substr(0, std::max(path.find_last_not_of('/') + 1, size_t{1}));
+  const std::unique_ptr<char, decltype(&std::free)> resolved(::realpath(plain.c_str(), nullptr), &std::free);
+  if (resolved) return resolved.get();
+  if (errno == ENOENT) return std::nullopt;
+  throw Refusal(fmt::format("{}: {}", path, std::strerror(errno)));
 }
 
 std::string real_path(const std::string& path) {
-  const std::unique_ptr<char, decltype(&std::free)> resolved(::realpath(path.c_str(), nullptr), &std::free);
-  if (!resolved) throw Refusal(fmt::format("{}: {}", path, std::strerror(errno)));
-  return resolved.get();
+  if (auto resolved = find_real_path(path)) return std::move(*resolved);
+  throw Refusal(fmt::format("{}: {}", path, std::strerror(ENOENT)));
 }
 
 }  // namespace limaquota

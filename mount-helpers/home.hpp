@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -9,13 +10,32 @@
 #include <vector>
 
 #include "accounting/figures.hpp"
+#include "mount-helpers/mount_state.hpp"
 
 namespace limaquota {
 
 // `given` (the --home option), else $LIMA_HOME, else ~/.lima. Throws Refusal where none of them is known.
 std::string choose_home(const std::string& given);
 
-// The text of `.usage/<name>` of the home. Throws Refusal where it is not mounted or not readable.
+// Reads `.usage/<name>` of the home, again and again. Not thread safe.
+class UsageReader {
+ public:
+  UsageReader(std::string home, std::string name);
+
+  // The text; nothing where limaquota is not mounted there. Throws Refusal where it cannot be read, where the
+  // daemon does not answer in time (mount_state.hpp), and where `keep_on`, asked while it waits, says no.
+  // What was not answered is waited for by the next call, so that of the processes that read one at most is
+  // left.
+  std::optional<std::string> read_if_mounted(const std::function<bool()>& keep_on = nullptr);
+  // Throws Refusal also where it is not mounted.
+  std::string read(const std::function<bool()>& keep_on = nullptr);
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string home_, path_;
+  std::optional<ReadApart> reading_;
+};
+// The same, once.
 std::string read_usage(const std::string& home, const std::string& name);
 
 // The --home option, which every command has.
@@ -30,9 +50,18 @@ struct Report {
 // From the text of `.usage/_all.json`. Throws Refusal, naming `origin`, where it is none.
 Report parse_report(const std::string& text, const std::string& origin);
 
-// Reads `.usage/_all.json` of the home. Throws Refusal where it is not mounted or not readable.
+// Reads `.usage/_all.json` of the home, again and again, as UsageReader does.
+class ReportReader {
+ public:
+  explicit ReportReader(const std::string& home);
+  Report read(const std::function<bool()>& keep_on = nullptr);
+
+ private:
+  UsageReader text_;
+};
+// The same, once.
 Report read_report(const std::string& home);
-// The same; nothing where limaquota is not mounted there. Throws Refusal where it cannot be known.
+// Nothing where limaquota is not mounted there. Throws Refusal where it cannot be known.
 std::optional<Report> read_report_if_mounted(const std::string& home);
 
 // The account's figures, or null where there is no such account.
@@ -44,10 +73,10 @@ std::string names_of(const Snapshot& snapshot, bool (*wanted)(const AccountFigur
 
 // True where a limaquota is mounted at exactly this directory, dead or alive. The path must have no symlinks.
 bool is_mountpoint(const std::string& directory);
-// True where the daemon of the mount at this directory is gone: everything there gives ENOTCONN.
-bool is_dead_mount(const std::string& directory);
-// The path without symlinks. Works where the daemon of a mount on the way is dead. Throws Refusal where there
-// is none.
+// The path without symlinks. Works where the daemon of a mount at its end is dead or hangs. Throws Refusal
+// where there is none, or it cannot be known.
 std::string real_path(const std::string& path);
+// Nothing where there is none.
+std::optional<std::string> find_real_path(const std::string& path);
 
 }  // namespace limaquota

@@ -4,48 +4,25 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <future>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <thread>
 
 #include "accounting/usage_text.hpp"
 #include "fs/fd.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
-#include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
 namespace {
-
-constexpr std::chrono::seconds deadline{10};
 
 struct MetricsArguments {
   std::string output;
   std::string home;
 };
-
-// The daemon has not answered in time; a thread of ours still waits for it.
-struct Hangs : Refusal {
-  using Refusal::Refusal;
-};
-
-// Whoever reads the metrics hears of a daemon that hangs only if the reading itself does not hang with it.
-std::string read_metrics(const std::string& home) {
-  std::packaged_task<std::string()> reading([home] { return read_usage(home, "_metrics"); });
-  std::future<std::string> text = reading.get_future();
-  std::thread(std::move(reading)).detach();
-  if (text.wait_for(deadline) == std::future_status::ready) return text.get();
-  throw Refusal(
-      fmt::format("the daemon of {} has not answered for {} s: look at its log; \"limaquota umount --lazy "
-                  "{}\" takes it away",
-                  escape_name(home), deadline.count(), escape_name(home)));
-}
 
 // The name by which the daemon calls the home in its metrics, also where the daemon or the home is gone.
 std::string label_of(const std::string& home) {
@@ -88,11 +65,7 @@ void run_metrics(const MetricsArguments& arguments) {
   const std::string home = choose_home(arguments.home);
   std::string text;
   try {
-    text = read_metrics(home);
-  } catch (const Hangs& hangs) {
-    if (!arguments.output.empty()) replace_file(arguments.output, prometheus_down_text(label_of(home)));
-    warn(fmt::format("limaquota: {}", hangs.what()));
-    ::_exit(1);  // an orderly exit would wait for the thread
+    text = read_usage(home, "_metrics");
   } catch (const Refusal&) {
     if (!arguments.output.empty()) replace_file(arguments.output, prometheus_down_text(label_of(home)));
     throw;

@@ -63,12 +63,15 @@ void notify_systemd() {
 }
 
 // A mount whose daemon has died answers nothing but ENOTCONN, hides the home, and has nothing left to lose.
+// Throws Refusal where the daemon hangs.
 void clear_dead_mount(const std::string& directory) {
-  if (!is_dead_mount(directory)) return;
-  const std::string path = real_path(directory);
-  if (!is_mountpoint(path)) return;
-  detach_mount(path);
-  warn(fmt::format("limaquota: cleared a dead mount from {}", path));
+  const auto path = find_real_path(directory);
+  if (!path) return;  // mount_home() says what to do
+  const MountState state = mount_state(*path);
+  if (state == MountState::hung) throw Refusal(hung_text(*path));
+  if (state != MountState::dead) return;
+  detach_mount(*path);
+  warn(fmt::format("limaquota: cleared a dead mount from {}", *path));
 }
 
 int run_mount(const MountArguments& arguments) {

@@ -36,7 +36,11 @@ Bytes free_space(fs::path directory) {
 Report existing(const std::string& home, bool& mounted) {
   mounted = false;
   std::error_code error;
-  if (fs::exists(home, error) || error) return read_report_or_survey(home, mounted);
+  if (auto report = read_report_if_mounted(home)) {
+    mounted = true;
+    return std::move(*report);
+  }
+  if (fs::exists(home, error) || error) return survey(home);
   Report none;
   none.snapshot.host.free = free_space(fs::absolute(home));
   none.snapshot.host.reserve = default_host_reserve;

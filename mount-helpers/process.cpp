@@ -122,7 +122,7 @@ class Child {
     std::optional<Clock::time_point> until;
     if (options.deadline) until = Clock::now() + *options.deadline;
     int status = 0;
-    bool gone = false;
+    bool gone = false, killed = false;
     while (!gone || output_ || errors_) {
       if (!gone) gone = ::waitpid(pid_, &status, WNOHANG) == pid_;
       // What a grandchild in the background holds open is not waited for.
@@ -130,13 +130,15 @@ class Child {
       if (gone && !got) break;
       const bool stop = !gone && !ended.timed_out && options.keep_on && !options.keep_on();
       if (!gone && (stop || (until && Clock::now() >= *until))) {
-        ::kill(-pid_, ended.timed_out ? SIGKILL : SIGTERM);
+        // What waits for a filesystem that hangs cannot be killed: it is left alone.
+        if (killed) break;
+        killed = ended.timed_out;
+        ::kill(-pid_, killed ? SIGKILL : SIGTERM);
         ended.timed_out = true;
         until = Clock::now() + grace;
       }
     }
-    while (!gone && ::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-    }
+    if (!gone) status = SIGKILL;  // as waitpid() will say
     ended.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     return ended;
   }

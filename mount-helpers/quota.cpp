@@ -11,8 +11,6 @@
 #include <cstring>
 #include <ctime>
 #include <exception>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include "accounting/layout.hpp"
@@ -28,14 +26,16 @@ std::string path_of(const std::string& home, const std::string& account) {
   return fmt::format("{}/{}/{}", home, quota_directory, account);
 }
 
-// The text of a limit file; nothing where there is none.
-std::optional<std::string> read_text(const std::string& path) {
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
-  if (!file && errno == ENOENT) return std::nullopt;
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (!file && errno != 0) throw Refusal(fmt::format("cannot read {}: {}", path, std::strerror(errno)));
-  return text;
+// The text of a limit file; nothing where there is none. Throws Refusal, also where the daemon hangs.
+std::optional<std::string> read_text(const std::string& home, const std::string& account) {
+  const std::string path = path_of(home, account);
+  ReadApart reading(path);
+  if (!reading.wait(daemon_deadline)) throw Refusal(hung_text(home));
+  if (reading.error() == ENOENT) return std::nullopt;
+  if (reading.error() != 0) {
+    throw Refusal(fmt::format("cannot read {}: {}", path, std::strerror(reading.error())));
+  }
+  return reading.text();
 }
 
 Limits parse(const std::string& path, const std::string& text) {
@@ -84,13 +84,12 @@ void make_fit(Limits& lent, Bytes taken, Bytes amount, int64_t now) {
 }  // namespace
 
 bool has_limit_file(const std::string& home, const std::string& account) {
-  return ::access(path_of(home, account).c_str(), F_OK) == 0;
+  return limit_text(home, account).has_value();
 }
 
 Limits read_limits(const std::string& home, const std::string& account) {
   for (const std::string& name : {account, std::string("_default")}) {
-    const std::string path = path_of(home, name);
-    if (const std::optional<std::string> text = read_text(path)) return parse(path, *text);
+    if (const auto text = read_text(home, name)) return parse(path_of(home, name), *text);
   }
   return {};
 }
@@ -110,7 +109,7 @@ void remove_limits(const std::string& home, const std::string& account) {
 }
 
 std::optional<std::string> limit_text(const std::string& home, const std::string& account) {
-  return read_text(path_of(home, account));
+  return read_text(home, account);
 }
 
 void restore_limit_text(const std::string& home, const std::string& account,

@@ -30,15 +30,16 @@ struct WatchArguments {
 // Reads the figures again and again; tells once where that fails, and once where it works again.
 class Reader {
  public:
-  explicit Reader(std::string home) : home_(std::move(home)) {}
+  Reader(std::string home, EndSignals& signals) : home_(std::move(home)), signals_(signals), report_(home_) {}
 
   std::optional<Snapshot> read() {
     try {
-      Snapshot snapshot = read_report(home_).snapshot;
+      Snapshot snapshot = report_.read([this] { return !signals_.came(); }).snapshot;
       if (!trouble_.empty()) warn(fmt::format("limaquota: {} answers again", home_));
       trouble_.clear();
       return snapshot;
     } catch (const Refusal& refusal) {
+      if (signals_.came()) return std::nullopt;  // it was told to wait no longer
       if (trouble_ != refusal.what()) warn(fmt::format("limaquota: waiting: {}", refusal.what()));
       trouble_ = refusal.what();
       return std::nullopt;
@@ -47,6 +48,8 @@ class Reader {
 
  private:
   std::string home_;
+  EndSignals& signals_;
+  ReportReader report_;
   std::string trouble_;
 };
 
@@ -60,7 +63,7 @@ void run_watch(const WatchArguments& arguments) {
   const std::string home = real_path(choose_home(arguments.home));
   EndSignals signals;  // before the hooks' thread
   EventHooks hooks(arguments.command);
-  Reader reader(home);
+  Reader reader(home, signals);
   WatchLevels levels;
   WatchPauses pauses(home);
   do {

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
@@ -23,6 +24,7 @@ namespace limaquota {
 namespace {
 
 using Words = std::vector<std::string>;
+constexpr std::chrono::milliseconds completion_patience{1000};
 
 // Shells split lines, and terminals obey control characters.
 bool is_printable(std::string_view text) {
@@ -157,10 +159,12 @@ class Completer {
   }
 
   void print_accounts(bool vms_only) const {
-    for (const LimaVm& vm : lima_vms(home())) candidate(vm.name, "VM");
+    const std::string home = find_real_path(this->home()).value_or("");
+    if (mount_state(home, completion_patience) == MountState::hung) return;
+    for (const LimaVm& vm : lima_vms(home)) candidate(vm.name, "VM");
     if (vms_only) return;
     std::error_code error;
-    for (std::filesystem::directory_iterator disk(home() + "/" + std::string(disks_directory), error), end;
+    for (std::filesystem::directory_iterator disk(home + "/" + std::string(disks_directory), error), end;
          !error && disk != end; disk.increment(error)) {
       candidate(account_of_disk(disk->path().filename().string()), "disk");
     }

@@ -257,7 +257,7 @@ def test_a_mount_that_does_not_answer_is_down(new_home):
         expect(time.monotonic() - started < 20, "a daemon that hangs makes the command hang")
     finally:
         home.signal_daemon(signal.SIGCONT)
-    expect(is_down(file, home) and "not answered" in said, f"the daemon hangs: {said}{read(file)}")
+    expect(is_down(file, home) and "does not answer" in said, f"the daemon hangs: {said}{read(file)}")
     collect(home, file)
     expect(not is_down(file, home), "the daemon answers again, and yet is down")
     home.signal_daemon(signal.SIGKILL)

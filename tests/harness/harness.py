@@ -213,6 +213,9 @@ class Home:
         self._daemon.kill()
         self._daemon.wait()
 
+    def daemon_pid(self):
+        return self._daemon.pid
+
     def daemon_status(self):
         """None while it runs."""
         return self._daemon.poll()

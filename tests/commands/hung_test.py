@@ -1,0 +1,183 @@
+"""A daemon that hangs: each command says so in one line and ends, though what it asked cannot be taken back."""
+import contextlib
+import glob
+import os
+import signal
+import subprocess
+import threading
+import time
+
+from harness import expect, wait_for
+
+TOO_LONG = 20.0  # seconds; the daemon is waited for 5 s
+
+
+def hung_home(new_home, in_place=True):
+    home = new_home(in_place=in_place)
+    os.makedirs(os.path.join(home.source, "vm"))
+    home.mount()
+    home.signal_daemon(signal.SIGSTOP)
+    return home
+
+
+def is_held(home):
+    """Whether a process that asked still has something open there."""
+    for directory in glob.glob("/proc/[0-9]*/fd"):
+        if directory == f"/proc/{home.daemon_pid()}/fd":
+            continue
+        with contextlib.suppress(OSError):
+            if any(os.readlink(entry.path).startswith(home.mountpoint) for entry in os.scandir(directory)):
+                return True
+    return False
+
+
+def close(home):
+    """What was left alone gets its answer a moment later than the daemon goes on, and ends."""
+    wait_for(lambda: not is_held(home), "nobody waits any more", 20)
+    home.close()
+
+
+def run_timed(home, *words, environment=None, status=1):
+    """What the command said, and whether no more than one line of it was on standard error."""
+    started = time.monotonic()
+    result = subprocess.run([home.limaquota, *words], capture_output=True, text=True, check=False, timeout=100,
+                            env={**os.environ, **(environment or {})})
+    took = time.monotonic() - started
+    expect(result.returncode == status, f"{words}: status {result.returncode}: {result.stdout}{result.stderr}")
+    expect(took < TOO_LONG, f"{words} took {took:.0f} s")
+    expect(result.stderr.count("\n") <= 1, f"{words}: more than one line: {result.stderr}")
+    return result.stdout + result.stderr
+
+
+def says_so(text, home):
+    where = home.mountpoint
+    expect(f"the daemon of {where} does not answer" in text and f"umount --lazy {where}" in text, text)
+
+
+def test_every_command_says_so_and_ends(new_home):
+    home = hung_home(new_home)
+    try:
+        at = ("--home", home.mountpoint)
+        output = os.path.join(home.directory, "x.prom")
+        for words in (("status", *at), ("status", "vm", "--json", *at), ("set", "vm", "1GiB", *at), ("stop", "vm", *at),
+                      ("resume", *at), ("metrics", "--output", output, *at), ("mount", home.mountpoint),
+                      ("mount", home.mountpoint + "/"), ("umount", home.mountpoint), ("plan", *at), ("__stop-vms", *at),
+                      ("status", "--watch", *at)):
+            says_so(run_timed(home, *words), home)
+        with open(output, encoding="ascii") as file:
+            expect("limaquota_up{" in file.read(), "the metrics do not say that it is down")
+        run_timed(home, "__complete", "--", "status", "--home", home.mountpoint, "", status=0)
+    finally:
+        home.signal_daemon(signal.SIGCONT)
+    close(home)
+
+
+def test_a_question_that_the_daemon_has_taken_holds_nobody(new_home):
+    """Stopped again and again while it is asked: whoever waits for an answer then cannot be killed."""
+    home = hung_home(new_home)
+    process = subprocess.Popen([home.limaquota, "status", "--home", home.mountpoint], stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True)
+    try:
+        for _ in range(40):
+            home.signal_daemon(signal.SIGCONT)
+            home.signal_daemon(signal.SIGSTOP)
+        text, _ = process.communicate(timeout=TOO_LONG)
+        expect(process.returncode in (0, 1), text)
+        if process.returncode == 1:
+            says_so(text, home)
+    finally:
+        home.signal_daemon(signal.SIGCONT)
+    close(home)
+
+
+class Lines:
+    """What a process says on standard error, line by line."""
+
+    def __init__(self, words):
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.lines = []
+        self._thread = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
+        self._thread.start()
+
+    def count(self, words):
+        return sum(words in line for line in self.lines)
+
+    def end(self, number):
+        """How long it took."""
+        started = time.monotonic()
+        self.process.send_signal(number)
+        status = self.process.wait(60)
+        took = time.monotonic() - started
+        expect(status == 0, f"status {status}: {self.lines}")
+        return took
+
+
+def lines_of_watch(home):
+    watch = Lines([home.limaquota, "watch", "--home", home.mountpoint])
+    wait_for(lambda: watch.count("does not answer") > 0, f"watch says it: {watch.lines}", 30)
+    return watch
+
+
+def test_watch_says_it_once_and_when_it_answers_again(new_home):
+    home = hung_home(new_home)
+    watch = lines_of_watch(home)
+    try:
+        says_so(watch.lines[0], home)
+        time.sleep(8)  # it would have asked again by now
+        expect(len(watch.lines) == 1, f"said more than once: {watch.lines}")
+        with open(f"/proc/{watch.process.pid}/task/{watch.process.pid}/children", encoding="ascii") as file:
+            children = file.read().split()
+        expect(len(children) == 1, f"its questions pile up: {children}")
+        home.signal_daemon(signal.SIGCONT)
+        wait_for(lambda: watch.count("answers again") == 1, f"watch says that it answers: {watch.lines}", 30)
+        took = watch.end(signal.SIGTERM)
+        expect(took < 3, f"it ended only after {took:.1f} s")
+    finally:
+        watch.process.kill()
+        home.signal_daemon(signal.SIGCONT)
+    close(home)
+
+
+def test_watch_ends_at_once_while_the_daemon_hangs(new_home):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        home = hung_home(new_home)
+        watch = lines_of_watch(home)
+        try:
+            took = watch.end(number)
+            expect(took < 2, f"it ended only after {took:.1f} s")
+            expect(len(watch.lines) == 1, f"said more: {watch.lines}")
+        finally:
+            watch.process.kill()
+            home.signal_daemon(signal.SIGCONT)
+        close(home)
+
+
+LIMACTL = """#!/bin/sh
+touch "{directory}/called"
+cat "$LIMA_HOME/vm/lima.yaml"
+exec sleep 1000
+"""
+
+
+def test_a_stop_whose_daemon_hangs_says_so_and_can_be_ended(new_home):
+    """limactl then waits for the daemon too, and cannot be killed."""
+    home = new_home(in_place=True)
+    os.makedirs(os.path.join(home.source, "vm"))
+    home.mount()
+    os.mkdir(os.path.join(home.directory, "bin"))
+    limactl = os.path.join(home.directory, "bin", "limactl")
+    with open(limactl, "w", encoding="ascii") as file:
+        file.write(LIMACTL.format(directory=home.directory))
+        os.fchmod(file.fileno(), 0o755)
+    stop = Lines(["env", f"PATH={home.directory}/bin:{os.environ['PATH']}", home.limaquota, "stop", "vm", "--home",
+                  home.mountpoint])
+    try:
+        wait_for(lambda: os.path.exists(os.path.join(home.directory, "called")), "limactl is called", 30)
+        home.signal_daemon(signal.SIGSTOP)
+        wait_for(lambda: stop.count("does not answer") == 1, f"stop says it: {stop.lines}", 30)
+        stop.process.send_signal(signal.SIGINT)
+        expect(stop.process.wait(TOO_LONG) == 1, f"interrupted: {stop.lines}")
+    finally:
+        stop.process.kill()
+        home.signal_daemon(signal.SIGCONT)
+    close(home)
