@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "accounting/names.hpp"
 #include "accounting/size_text.hpp"
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
@@ -17,6 +18,7 @@
 #include "mount-helpers/lima_vms.hpp"
 #include "mount-helpers/process.hpp"
 #include "mount-helpers/quota.hpp"
+#include "mount-helpers/reclaim/guard.hpp"
 #include "mount-helpers/resume.hpp"
 
 namespace limaquota {
@@ -43,13 +45,13 @@ void say(std::FILE* to, const std::string& line) {
 // Keeps a guest going while it shuts down: lends it room where it is paused for space, and lets it go on.
 class Keeper {
  public:
-  Keeper(std::string home, LimaVm vm, Bytes amount)
-      : home_(std::move(home)), vm_(std::move(vm)), amount_(amount) {}
+  Keeper(std::string home, LimaVm vm, Bytes amount, EndSignals& signals)
+      : home_(std::move(home)), vm_(std::move(vm)), amount_(amount), signals_(signals), report_(home_) {}
 
   // Before the stop. Throws Refusal where the guest is, or may be, paused for space and cannot be helped:
   // stopping it now would lose what it has not written; and where it is to end.
-  void prepare(EndSignals& signals) {
-    const Snapshot snapshot = read_report(home_).snapshot;
+  void prepare() {
+    const Snapshot snapshot = snapshot_now();
     const AccountFigures* account = find_account(snapshot, vm_.name);
     const GuestAnswer answer = ask_guest(vm_.qmp_socket(), false);
     if (answer.reached == GuestAnswer::Reached::silent && account != nullptr && account->refused_writes > 0) {
@@ -61,7 +63,7 @@ class Keeper {
       return;
     }
     while (!help() && why_helpless_.empty()) {
-      if (signals.came()) throw Refusal(fmt::format("interrupted: {} was not stopped", name()));
+      if (signals_.came()) throw Refusal(fmt::format("interrupted: {} was not stopped", name()));
     }
     if (!why_helpless_.empty()) {
       throw Refusal(
@@ -74,16 +76,17 @@ class Keeper {
     if (Clock::now() < next_) return;
     next_ = Clock::now() + between_looks;
     try {
-      const Snapshot snapshot = read_report(home_).snapshot;
+      const Snapshot snapshot = snapshot_now();
       const AccountFigures* account = find_account(snapshot, vm_.name);
       if (account == nullptr || (account->refused_writes == refused_ && why_helpless_.empty())) return;
       if (!ask_guest(vm_.qmp_socket(), false, quick).is_paused()) return;
       help();
     } catch (const std::exception& error) {
       why_helpless_ = error.what();
+      return tell(fmt::format("no help where it is paused for space while it shuts down: {}", why_helpless_));
     }
-    if (!why_helpless_.empty() && !std::exchange(told_, true)) {
-      say(stderr, fmt::format("{}: paused for space again while it shuts down; {}\n", name(), why_helpless_));
+    if (!why_helpless_.empty()) {
+      tell(fmt::format("paused for space again while it shuts down; {}", why_helpless_));
     }
   }
 
@@ -97,17 +100,28 @@ class Keeper {
  private:
   std::string name() const { return escape_name(vm_.name); }
 
+  Snapshot snapshot_now() {
+    return report_.read([this] { return !signals_.came(); }).snapshot;
+  }
+
+  // Once: somebody may give it room all the same.
+  void tell(const std::string& trouble) {
+    if (!signals_.came() && !std::exchange(told_, true)) {
+      say(stderr, fmt::format("{}: {}\n", name(), trouble));
+    }
+  }
+
   // The guest is paused for space. True where it goes on; false where it must be tried again, or, with the
   // reason in why_helpless_, cannot be helped.
   bool help() {
     why_helpless_.clear();
     const unsigned loans_before = loans_;
-    Snapshot snapshot = read_report(home_).snapshot;
+    Snapshot snapshot = snapshot_now();
     if (const AccountFigures* account = find_account(snapshot, vm_.name); account != nullptr) {
       refused_ = account->refused_writes;
       if (account->writable < amount_ && loans_ < most_loans) {
         lend();
-        snapshot = read_report(home_).snapshot;
+        snapshot = snapshot_now();
         account = find_account(snapshot, vm_.name);
       }
       if (!has_room(account)) {
@@ -121,7 +135,7 @@ class Keeper {
       why_helpless_ = fmt::format(
           "loans of {} are used up: lend more (--lend SIZE), or raise its limit "
           "(limaquota set {} SIZE)",
-          format_size(amount_), name());
+          format_size(amount_), shell_quoted(vm_.name));
     } else if (answer.paused_again && loans_ == loans_before && !is_short()) {
       why_helpless_ = fmt::format(
           "it has room here and is paused again: is a disk of it on another filesystem, which is full, or "
@@ -132,8 +146,8 @@ class Keeper {
   }
 
   // Whether a loan would give it more than it has.
-  bool is_short() const {
-    const Snapshot snapshot = read_report(home_).snapshot;
+  bool is_short() {
+    const Snapshot snapshot = snapshot_now();
     const AccountFigures* account = find_account(snapshot, vm_.name);
     return account != nullptr && account->writable < amount_;
   }
@@ -143,6 +157,7 @@ class Keeper {
       lent_->again(amount_, loan_duration);
     } else {
       lent_.emplace(home_, vm_.name, amount_, loan_duration);
+      guard_.emplace([this] { lent_->end(); });
     }
     ++loans_;
     if (lent_->is_active()) {
@@ -153,12 +168,15 @@ class Keeper {
   std::string home_;
   LimaVm vm_;
   Bytes amount_;
+  EndSignals& signals_;
+  ReportReader report_;
   std::optional<Lent> lent_;
+  std::optional<Guard> guard_;  // ends the loan also where this process is killed
   unsigned loans_ = 0;
   uint64_t refused_ = 0;  // as counted when it was last helped: none since, so it is not paused again
   Clock::time_point next_;
   std::string why_helpless_;
-  bool told_ = false;  // that it cannot be helped; somebody may give it room all the same
+  bool told_ = false;  // of trouble
 };
 
 void warn_if_over(const std::string& home, const std::string& name) {
@@ -167,9 +185,9 @@ void warn_if_over(const std::string& home, const std::string& name) {
   if (account == nullptr || account->used <= account->limit) return;
   say(stderr,
       fmt::format(
-          "warning: {0} occupies {1}, more than its limit of {2}: raise the limit before it is started, or "
-          "free space in it (limaquota reclaim {0} --offline)\n",
-          escape_name(name), format_size(account->used), format_size(account->limit)));
+          "warning: {} occupies {}, more than its limit of {}: raise the limit before it is started, or "
+          "free space in it (limaquota reclaim {} --offline)\n",
+          escape_name(name), format_size(account->used), format_size(account->limit), shell_quoted(name)));
 }
 
 int run_stop(const StopArguments& arguments) {
@@ -178,11 +196,12 @@ int run_stop(const StopArguments& arguments) {
     throw WrongUse(fmt::format("--lend: '{}' is no size; write 256MiB or 1GiB", escape_name(arguments.lend)));
   }
   const std::string home = real_path(choose_home(arguments.home));
+  read_report(home);  // refuses where nothing answers, before the tree is touched
   const LimaVm vm = find_lima_vm(home, arguments.name);
   if (!find_program("limactl")) throw Refusal("there is no limactl in $PATH, which stops VMs: install Lima");
   EndSignals signals;
-  Keeper keeper(home, vm, *amount);
-  keeper.prepare(signals);
+  Keeper keeper(home, vm, *amount, signals);
+  keeper.prepare();
   RunOptions options;
   options.environment = {"LIMA_HOME=" + home};
   options.show = true;

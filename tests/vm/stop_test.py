@@ -172,6 +172,29 @@ def test_terminated_it_ends_the_loan(new_home):
     ends_the_loan_on(new_home, signal.SIGTERM)
 
 
+def test_killed_it_leaves_a_vm_of_the_default_without_a_limit_of_its_own(new_home):
+    home = new_home(in_place=True)
+    vm = home.add_vm("vm", "raw", 24, 256)
+    home.mount()
+    home.run("set", "_default", "32MiB", "--home", home.mountpoint)
+    vm.start()
+    vm.wait_paused()
+    stop = Stop(home, "#!/bin/sh\necho called >>{record}\nexec sleep 30\n")
+    process = stop.start("vm")
+    wait_for(stop.recorded, "limactl is called")
+    expect("loan" in limits(home), "a loan is in force")
+    process.kill()
+    process.communicate(timeout=60)
+    own = os.path.join(home.mountpoint, ".quota", "vm")
+    wait_for(lambda: not os.path.exists(own), "the loan and its file are gone", 20)
+    home.run("set", "_default", "max", "--home", home.mountpoint)
+    expect(home.account("vm")["limit"] is None, f"it follows the default no more: {home.account('vm')}")
+    home.run("resume", "--home", home.mountpoint)
+    vm.wait_done()
+    vm.verify()
+    home.close()
+
+
 def test_its_reader_gone_it_stops_the_vm_all_the_same(new_home):
     home, vm = paused(new_home)
     before = limits(home)
