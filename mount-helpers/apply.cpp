@@ -1,16 +1,24 @@
 // limaquota apply TEMPLATE --name VM [--start] [--force] [--home DIR]
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 
 #include "accounting/layout.hpp"
+#include "accounting/names.hpp"
 #include "accounting/size_text.hpp"
 #include "accounting/usage_text.hpp"
+#include "fs/fd.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/end_signals.hpp"
 #include "mount-helpers/home.hpp"
@@ -47,7 +55,41 @@ bool is_lima_name(const std::string& name) {
   return !separated;
 }
 
-// The limit of a VM that is about to be made; taken back, unless it is kept.
+fs::path profile_directory(const std::string& home) { return fs::path(home) / "_config" / "limaquota"; }
+
+// One apply at a time makes a VM of that name: what is there when it failed, it made itself.
+class NameLock {
+ public:
+  // Throws Refusal where another has it.
+  NameLock(const std::string& home, const std::string& vm)
+      : path_(profile_directory(home) / ("." + vm + ".apply")) {
+    std::error_code error;
+    fs::create_directories(path_.parent_path(), error);
+    struct stat locked {
+    }, there{};
+    do {  // the one who had it removes the file
+      file_ = Fd(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+      if (!file_) throw Refusal(fmt::format("{}: {}", escape_name(path_.string()), std::strerror(errno)));
+      if (::flock(file_.get(), LOCK_EX | LOCK_NB) == 0) continue;
+      const int why = errno;
+      throw Refusal(why == EWOULDBLOCK
+                        ? fmt::format("another apply makes '{}' just now: wait for its end, or "
+                                      "choose another name",
+                                      escape_name(vm))
+                        : fmt::format("cannot lock {}: {}", escape_name(path_.string()), std::strerror(why)));
+    } while (::fstat(file_.get(), &locked) != 0 || ::stat(path_.c_str(), &there) != 0 ||
+             locked.st_ino != there.st_ino);
+  }
+  ~NameLock() { ::unlink(path_.c_str()); }
+  NameLock(const NameLock&) = delete;
+  NameLock& operator=(const NameLock&) = delete;
+
+ private:
+  fs::path path_;
+  Fd file_;
+};
+
+// The limit of a VM that is about to be made; taken back, unless it is kept, or somebody has set another.
 class LimitFirst {
  public:
   LimitFirst(const std::string& home, const std::string& vm, Bytes limit)
@@ -55,11 +97,12 @@ class LimitFirst {
     Limits limits = former_ ? read_limits(home, vm) : Limits{};
     limits.limit = limit;
     write_limits(home, vm, limits);
+    written_ = limits_text(limits);
   }
   ~LimitFirst() {
     if (kept_) return;
     try {
-      restore_limit_text(home_, vm_, former_);
+      if (limit_text(home_, vm_) == written_) restore_limit_text(home_, vm_, former_);
     } catch (const std::exception& error) {
       fmt::print(stderr, "limaquota: the limit of {} is not taken back: {}\n", escape_name(vm_),
                  error.what());
@@ -72,6 +115,7 @@ class LimitFirst {
  private:
   std::string home_, vm_;
   std::optional<std::string> former_;
+  std::string written_;
   bool kept_ = false;
 };
 
@@ -84,14 +128,14 @@ void refuse_what_is_there(const std::string& home, const ApplyArguments& argumen
   if (arguments.force || !has_limit_file(home, arguments.vm)) return;
   const Bytes former = read_limits(home, arguments.vm).limit;
   if (former == limit) return;
-  throw Refusal(
-      fmt::format("there is a limit of {} for '{}' already, not {}: remove {}/.quota/{}, or use --force",
-                  format_size(former), vm, format_size(limit), home, vm));
+  throw Refusal(fmt::format(
+      "there is a limit of {} for '{}' already, not {}: remove it (rm {}), or use --force",
+      format_size(former), vm, format_size(limit), shell_quoted(home + "/.quota/" + arguments.vm)));
 }
 
 // `status` calls a VM temporary by this file; it goes with the name, so an older VM's file is replaced.
 void store_profile(const std::string& home, const ApplyArguments& arguments, const Candidate& candidate) {
-  const fs::path directory = fs::path(home) / "_config" / "limaquota";
+  const fs::path directory = profile_directory(home);
   const fs::path file = directory / (arguments.vm + ".yaml");
   std::error_code error;
   if (!candidate.profile) {
@@ -176,6 +220,7 @@ int run_apply(const ApplyArguments& arguments) {
   std::fflush(stdout);  // before limactl's own output
 
   EndSignals signals;  // whatever ends us, a limit that is for nothing is taken back
+  const NameLock lock(home, arguments.vm);
   refuse_what_is_there(home, arguments, candidate.vm.limit);  // what came meanwhile is another's
   create(home, signals, arguments, candidate);
   store_profile(home, arguments, candidate);

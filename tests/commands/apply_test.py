@@ -146,6 +146,40 @@ def test_a_half_made_vm_goes_where_apply_is_ended(new_home):
     applied.home.close()
 
 
+def test_a_second_apply_of_the_name_touches_nothing_of_the_first(new_home):
+    applied = mounted(new_home)
+    environment = {**os.environ, "PATH": f"{applied.bin}:{os.environ['PATH']}", "RECORD": applied.record,
+                   "FAILS": "", "HANGS": "yes"}
+    with subprocess.Popen([applied.home.limaquota, "apply", applied.template, "--name", "vm", "--home",
+                           applied.home.mountpoint], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          env=environment) as first:
+        wait_for(lambda: len(applied.calls()) == 1, "limactl is called")
+        for options in ((), ("--force",)):
+            text = applied.run(applied.template, "--name", "vm", *options, status=1, fails="create")
+            expect("another apply makes 'vm' just now" in text and len(applied.calls()) == 1, text)
+            expect(applied.limit_text("vm") == "limit 64MiB\n", f"the first's limit: {applied.limit_text('vm')}")
+        applied.run(applied.template, "--name", "other")  # another name waits for nobody
+        first.send_signal(signal.SIGTERM)
+        expect(first.wait(60) == 1, f"status {first.returncode}")
+    applied.run(applied.template, "--name", "vm")
+    applied.home.close()
+
+
+def test_a_limit_that_somebody_set_meanwhile_is_not_taken_back(new_home):
+    applied = mounted(new_home)
+    environment = {**os.environ, "PATH": f"{applied.bin}:{os.environ['PATH']}", "RECORD": applied.record,
+                   "FAILS": "", "HANGS": "yes"}
+    with subprocess.Popen([applied.home.limaquota, "apply", applied.template, "--name", "vm", "--home",
+                           applied.home.mountpoint], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          env=environment) as process:
+        wait_for(lambda: len(applied.calls()) == 1, "limactl is called")
+        kept = applied.set_limit_text("vm", "limit 3GiB\n")
+        process.send_signal(signal.SIGTERM)
+        expect(process.wait(60) == 1, f"status {process.returncode}")
+    expect(applied.limit_text("vm") == kept, f"it is gone: {applied.limit_text('vm')!r}")
+    applied.home.close()
+
+
 def test_another_limit_or_a_vm_of_that_name_is_refused(new_home):
     applied = mounted(new_home)
     applied.set_limit_text("vm", "limit 1GiB\n")
