@@ -18,6 +18,7 @@
 #include <cstring>
 #include <thread>
 
+#include "accounting/names.hpp"
 #include "fs/filesystem.hpp"
 #include "fs/log.hpp"
 #include "fs/mount_channel.hpp"
@@ -188,7 +189,7 @@ int mount_home(const MountOptions& options, Sys& sys) {
       const char* advice =
           errno == ENOENT ? "; create it first (limactl does at its first start): mkdir -p" : "";
       const char* dead = errno == ENOTCONN ? "; a mount there has died: fusermount3 -u" : "";
-      const std::string again = *advice != 0 || *dead != 0 ? " " + path : "";
+      const std::string again = *advice != 0 || *dead != 0 ? " " + shell_quoted(path) : "";
       return fail(fmt::format("{}: {}{}{}{}", path, std::strerror(errno), advice, dead, again));
     }
     if (!S_ISDIR(st.st_mode)) return fail(fmt::format("{} is not a directory: name the Lima home", path));

@@ -8,17 +8,16 @@
 #include <cctype>
 #include <chrono>
 #include <climits>
-#include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <sstream>
 #include <thread>
 
-#include "accounting/layout.hpp"
+#include "accounting/names.hpp"
 #include "accounting/usage_text.hpp"
+#include "fs/lima_vms.hpp"
 
 namespace limaquota {
 namespace {
@@ -28,20 +27,6 @@ constexpr int ending_daemon_looks = 100;
 bool lies_in(std::string_view path, std::string_view directory) {
   if (directory == "/") return path.starts_with('/');
   return path == directory || (path.starts_with(directory) && path[directory.size()] == '/');
-}
-
-// mountinfo writes space, tab, newline and backslash as \ooo.
-std::string unescaped(std::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\\' && i + 3 < text.size()) {
-      out += static_cast<char>((text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0'));
-      i += 3;
-    } else {
-      out += text[i];
-    }
-  }
-  return out;
 }
 
 template <class Each>
@@ -64,31 +49,6 @@ std::string command_of(const std::string& pid) {
   std::string name;
   std::getline(file, name);
   return name.empty() ? "process" : escape_name(name);
-}
-
-std::string first_line(const std::string& path) {
-  std::error_code error;
-  std::string line;
-  if (!std::filesystem::is_regular_file(path, error)) return line;  // opening a FIFO would wait
-  std::ifstream file(path);
-  std::getline(file, line);
-  return line;
-}
-
-// The VMs whose QEMU or host agent runs, by their pid files.
-std::vector<std::string> running_vms(const std::string& home) {
-  std::vector<std::string> running;
-  for_each_name(home, [&](const std::string& name) {
-    if (!is_vm_name(name)) return;
-    for (const char* file : {"qemu.pid", "ha.pid", "vz.pid"}) {
-      const long pid =
-          std::strtol(first_line(fmt::format("{}/{}/{}", home, name, file)).c_str(), nullptr, 10);
-      if (pid <= 1 || (::kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH)) continue;
-      running.push_back(escape_name(name));
-      return;
-    }
-  });
-  return running;
 }
 
 struct User {
@@ -135,9 +95,9 @@ std::vector<MountedAt> mounts() {
     MountedAt mount;
     std::string source;
     words >> mount.type >> source >> mount.super_options;
-    mount.path = unescaped(path);
+    mount.path = unescape_name(path);
     mount.device = device;
-    mount.source = unescaped(source);
+    mount.source = unescape_name(source);
     all.push_back(std::move(mount));
   }
   return all;
@@ -166,13 +126,13 @@ std::optional<std::string> reason_against_mount(const std::string& source, const
       return fmt::format(
           "{} is covered by limaquota already: see it with `limaquota status --home {}`, or unmount it "
           "first: limaquota umount {}",
-          path, mount->path, mount->path);
+          path, shell_quoted(mount->path), shell_quoted(mount->path));
     }
   }
   for (const MountedAt& mount : mounts()) {
     if (mount.path != source && lies_in(mount.path, source) && source != "/") {
       return fmt::format("another filesystem ({}) is mounted inside, at {}: unmount it first: umount {}",
-                         mount.type, escape_name(mount.path), escape_name(mount.path));
+                         mount.type, escape_name(mount.path), shell_quoted(mount.path));
     }
   }
   if (source != mountpoint && (lies_in(source, mountpoint) || lies_in(mountpoint, source))) {
@@ -180,10 +140,14 @@ std::optional<std::string> reason_against_mount(const std::string& source, const
         "{} and {} lie in each other: mount over the directory itself (one argument), or elsewhere", source,
         mountpoint);
   }
-  const auto vms = running_vms(source);
-  if (!vms.empty()) {
+  std::vector<std::string> names, words;
+  for (const LimaVm& vm : running_vms(source)) {
+    names.push_back(escape_name(vm.name));
+    words.push_back(shell_quoted(vm.name));
+  }
+  if (!names.empty()) {
     return fmt::format("{} is in use: VMs are running ({}): stop them first: limactl stop {}", source,
-                       fmt::join(vms, ", "), vms.front());
+                       fmt::join(names, ", "), fmt::join(words, " "));
   }
   auto user = find_user(source);
   // After an unmount the daemon lets go of the tree a moment later.

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "accounting/names.hpp"
 #include "fs/libfuse_version.hpp"
 #include "mount-helpers/doctor.hpp"
 #include "mount-helpers/process.hpp"
@@ -62,8 +63,9 @@ void check_fusermount(const Patient& patient, Findings& findings) {
   struct stat st {};
   const bool known = ::stat(program->c_str(), &st) == 0;
   if (!known || (st.st_mode & S_ISUID) == 0 || st.st_uid != 0) {
-    findings.push_back({bad, "fusermount3", fmt::format("{} is not set-uid root{}", program->string(), who),
-                        fmt::format("sudo chown root {0} && sudo chmod u+s {0}", program->string())});
+    findings.push_back(
+        {bad, "fusermount3", fmt::format("{} is not set-uid root{}", program->string(), who),
+         fmt::format("sudo chown root {0} && sudo chmod u+s {0}", shell_quoted(program->string()))});
     return;
   }
   findings.push_back({Severity::ok, "fusermount3", program->string() + " is set-uid root", ""});

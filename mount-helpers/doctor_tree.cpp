@@ -8,6 +8,7 @@
 #include <set>
 
 #include "accounting/layout.hpp"
+#include "accounting/names.hpp"
 #include "accounting/size_text.hpp"
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
@@ -42,8 +43,7 @@ std::string disk_past_the_mount(const LimaVm& vm) {
 }
 
 void check_running(const Patient& patient, Findings& findings) {
-  for (const LimaVm& vm : lima_vms(patient.home)) {
-    if (!vm.is_running()) continue;
+  for (const LimaVm& vm : running_vms(patient.home)) {
     const std::string name = escape_name(vm.name);
     if (const std::string disk = disk_past_the_mount(vm); !disk.empty()) {
       findings.push_back(
@@ -53,8 +53,9 @@ void check_running(const Patient& patient, Findings& findings) {
            "shut it down inside (by ssh: its sockets are out of reach, limactl would kill it), then start it "
            "again"});
     } else if (patient.mount == MountState::none) {
-      findings.push_back({Severity::problem, "VM " + name, "runs on the bare tree, so without a limit",
-                          fmt::format("limactl stop {}, then limaquota mount, then start it again", name)});
+      findings.push_back(
+          {Severity::problem, "VM " + name, "runs on the bare tree, so without a limit",
+           fmt::format("limactl stop {}, then limaquota mount, then start it again", shell_quoted(vm.name))});
     }
   }
 }
@@ -80,9 +81,10 @@ void check_accounts(const Patient& patient, Findings& findings) {
       findings.push_back(
           {Severity::problem, topic,
            fmt::format("its limit file cannot be read, so its limit is {}", format_size(account.limit)),
-           fmt::format("limaquota set {} SIZE", name)});
+           fmt::format("limaquota set {} SIZE", shell_quoted(account.name))});
     } else if (is_vm(account) && account.limit.is_unlimited()) {
-      findings.push_back({Severity::note, topic, "has no limit", fmt::format("limaquota set {} SIZE", name)});
+      findings.push_back({Severity::note, topic, "has no limit",
+                          fmt::format("limaquota set {} SIZE", shell_quoted(account.name))});
     }
   }
   const HostFigures& host = report.snapshot.host;

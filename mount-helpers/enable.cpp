@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "accounting/names.hpp"
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
@@ -60,18 +61,10 @@ std::string metrics_file_in(const std::string& directory) {
   const std::string path = real_path(directory);
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0 || !S_ISDIR(status.st_mode) || ::access(path.c_str(), W_OK) != 0) {
-    throw Refusal(fmt::format("{0} is no directory that {1} may write to: sudo install -d -o {1} {0}",
-                              escape_name(path), user_name()));
+    throw Refusal(fmt::format("{} is no directory that {} may write to: sudo install -d -o {} {}",
+                              escape_name(path), user_name(), user_name(), shell_quoted(path)));
   }
   return path + "/limaquota-" + user_name() + ".prom";
-}
-
-std::string running_vms(const std::string& home) {
-  std::vector<std::string> names;
-  for (const LimaVm& vm : lima_vms(home)) {
-    if (vm.is_running()) names.push_back(escape_name(vm.name));
-  }
-  return fmt::format("{}", fmt::join(names, " "));
 }
 
 // VMs outlive a logout; the user manager, and with it the mount, does so only where the user lingers.
@@ -100,12 +93,12 @@ void start_units(const std::string& home, bool metrics) {
   if (metrics) words.emplace_back(metrics_timer);
   const bool active = systemctl({"is-active", "--quiet", mount_unit}).ok();
   const bool by_hand = !active && is_mountpoint(home) && ::access((home + "/.usage").c_str(), F_OK) == 0;
-  const std::string vms = active || by_hand ? "" : running_vms(home);
+  const std::string vms = active || by_hand ? "" : quoted_names(running_vms(home));
   if (by_hand) {
     fmt::print(
-        "{0} is mounted by hand: the unit takes over at the next login, or by: limaquota umount {0} && "
+        "{} is mounted by hand: the unit takes over at the next login, or by: limaquota umount {} && "
         "systemctl --user start limaquota\n",
-        home);
+        home, shell_quoted(home));
   } else if (!vms.empty()) {
     fmt::print(
         "VMs run on the bare tree: the unit mounts {} from the next login, or by: limactl stop {} && "
@@ -127,13 +120,12 @@ void start_units(const std::string& home, bool metrics) {
 
 std::string existing_home(const std::string& given) {
   const std::string home = choose_home(given);
-  struct stat status {};
-  if (::lstat(home.c_str(), &status) != 0 && errno == ENOENT) {
-    throw Refusal(
-        fmt::format("there is no {0}; create it first (limactl does at its first start): mkdir -p {0}",
-                    escape_name(home)));
+  if (auto path = find_real_path(home)) {
+    refuse_hung(*path);
+    return std::move(*path);
   }
-  return real_path(home);
+  throw Refusal(fmt::format("there is no {}; create it first (limactl does at its first start): mkdir -p {}",
+                            escape_name(home), shell_quoted(home)));
 }
 
 void run_enable(const EnableArguments& arguments) {
@@ -160,7 +152,8 @@ void run_disable() {
   const UnitDirectory directory;
   const auto home = directory.home();
   const std::string metrics_file = directory.metrics_file();
-  const std::string vms = home && is_mountpoint(*home) ? running_vms(*home) : "";
+  if (home) refuse_hung(*home);
+  const std::string vms = home && is_mountpoint(*home) ? quoted_names(running_vms(*home)) : "";
   if (!vms.empty()) {
     throw Refusal(fmt::format("VMs run from {}: stop them first: limactl stop {}", *home, vms));
   }
@@ -179,7 +172,8 @@ void run_disable() {
     return;
   }
   fmt::print("{} is no longer mounted at login; limits stay in it\n", *home);
-  if (is_mountpoint(*home)) fmt::print("it is still mounted, by hand: limaquota umount {}\n", *home);
+  if (is_mountpoint(*home))
+    fmt::print("it is still mounted, by hand: limaquota umount {}\n", shell_quoted(*home));
   if (::access(("/var/lib/systemd/linger/" + user_name()).c_str(), F_OK) == 0) {
     fmt::print("lingering stays on, as other units may need it; to turn it off: loginctl disable-linger {}\n",
                user_name());

@@ -13,6 +13,7 @@
 
 #include "accounting/image_header.hpp"
 #include "accounting/layout.hpp"
+#include "accounting/names.hpp"
 #include "accounting/size_text.hpp"
 #include "accounting/template.hpp"
 #include "accounting/template_yaml.hpp"
@@ -111,9 +112,9 @@ AdditionalDisk find_disk(const std::string& home, const std::string& name) {
                     : -1);
   if (!file || ::fstat(file.get(), &st) != 0 || !S_ISREG(st.st_mode)) {
     throw Refusal(
-        fmt::format("the additional disk '{0}' does not exist in {1}: make it with \"limactl disk create {0} "
+        fmt::format("the additional disk '{}' does not exist in {}: make it with \"limactl disk create {} "
                     "--size SIZE\"",
-                    escape_name(name), escape_name(home)));
+                    escape_name(name), escape_name(home), shell_quoted(name)));
   }
   std::vector<std::byte> head(image_header_bytes);
   const ssize_t got = ::pread(file.get(), head.data(), head.size(), 0);

@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "accounting/names.hpp"
 #include "accounting/size_text.hpp"
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
@@ -75,7 +76,7 @@ std::string why_no_room(const AccountFigures& account, const HostFigures& host) 
         format_size(host.free), format_size(host.reserve));
   }
   return fmt::format("its limit of {} leaves its disk nothing: raise it (limaquota set {} SIZE)",
-                     format_size(account.limit), escape_name(account.name));
+                     format_size(account.limit), shell_quoted(account.name));
 }
 
 std::vector<Resumption> resume_vms(const std::vector<LimaVm>& vms, const Snapshot& snapshot,

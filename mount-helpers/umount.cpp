@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "accounting/names.hpp"
 #include "accounting/usage_text.hpp"
 #include "fs/preflight.hpp"
 #include "mount-helpers/commands.hpp"
-#include "mount-helpers/doctor.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"
 #include "mount-helpers/process.hpp"
@@ -21,15 +21,14 @@
 namespace limaquota {
 namespace {
 
-// "name (process 123)" of each VM that runs from the home.
-std::vector<std::string> running_vms(const std::string& home) {
-  std::vector<std::string> running;
-  for (const LimaVm& vm : lima_vms(home)) {
-    if (!vm.is_running()) continue;
-    running.push_back(
-        fmt::format("{} (process {})", escape_name(vm.name), vm.qemu != 0 ? vm.qemu : vm.hostagent));
+// "a (process 123), b (process 456)"
+std::string list_of(const std::vector<LimaVm>& vms) {
+  std::string list;
+  for (const LimaVm& vm : vms) {
+    list += fmt::format("{}{} (process {})", list.empty() ? "" : ", ", escape_name(vm.name),
+                        vm.qemu != 0 ? vm.qemu : vm.hostagent);
   }
-  return running;
+  return list;
 }
 
 void unmount(const std::string& mountpoint, bool lazy, bool dead) {
@@ -47,13 +46,13 @@ void unmount(const std::string& mountpoint, bool lazy, bool dead) {
   }
   if (dead) {
     throw Refusal(fmt::format(
-        "{0} is in use, but its daemon is gone and nothing can be written there any more: \"limaquota umount "
-        "--lazy {0}\" does no further harm",
-        mountpoint));
+        "{} is in use, but its daemon is gone and nothing can be written there any more: \"limaquota umount "
+        "--lazy {}\" does no further harm",
+        mountpoint, shell_quoted(mountpoint)));
   }
   throw Refusal(fmt::format("{} is in use: {}", mountpoint,
                             user_of_tree(mountpoint)
-                                .value_or("\"fuser -vm " + mountpoint +
+                                .value_or("\"fuser -vm " + shell_quoted(mountpoint) +
                                           "\" names the processes with open files or working directories "
                                           "in it; end them and try again")));
 }
@@ -67,12 +66,12 @@ std::string source_of(const std::string& mountpoint) {
 }
 
 // What goes on unseen after a lazy unmount.
-void warn_of(const std::vector<std::string>& running, const std::string& home) {
+void warn_of(const std::vector<LimaVm>& running, const std::string& home) {
   if (running.empty()) return;
   warn(
       fmt::format("warning: these VMs still run from the mount that was {}, out of limactl's reach: {}; end "
                   "each by shutting it down inside, before anything is started or mounted there",
-                  home, fmt::join(running, ", ")));
+                  home, list_of(running)));
 }
 
 struct UmountArguments {
@@ -89,18 +88,15 @@ void run_umount(const UmountArguments& arguments) {
   }
   const MountState state = mount_state(home);
   if (state == MountState::hung && !arguments.lazy) {
-    throw Refusal(
-        fmt::format("the daemon of {0} does not answer: \"limaquota umount --lazy {0}\" takes the "
-                    "mount away; VMs that run from it hang with it",
-                    home));
+    throw Refusal(hung_text(home));
   }
   const bool alive = state == MountState::alive;
   const std::string source = source_of(home);
-  std::vector<std::string> running;
+  std::vector<LimaVm> running;
   if (alive) running = running_vms(home);
   if (!running.empty() && !arguments.lazy) {
-    throw Refusal(fmt::format("VMs run from {}: {}; stop them first (limactl stop NAME)", home,
-                              fmt::join(running, ", ")));
+    throw Refusal(fmt::format("VMs run from {}: {}; stop them first: limactl stop {}", home, list_of(running),
+                              quoted_names(running)));
   }
   unmount(home, arguments.lazy, state == MountState::dead);
   if (!alive) running = running_vms(source);

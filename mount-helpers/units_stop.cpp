@@ -6,7 +6,6 @@
 #include <thread>
 #include <vector>
 
-#include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"
@@ -28,15 +27,11 @@ void stop_vm(const std::string& home, const std::string& name) {
 void stop_vms(const std::string& given) {
   const std::string home = real_path(choose_home(given));
   if (!is_mountpoint(home)) return;  // VMs that run now do not run from it
+  refuse_hung(home);
   std::vector<std::jthread> threads;
-  for (const LimaVm& vm : lima_vms(home)) {
-    if (vm.is_running()) threads.emplace_back(stop_vm, home, vm.name);
-  }
+  for (const LimaVm& vm : running_vms(home)) threads.emplace_back(stop_vm, home, vm.name);
   threads.clear();
-  std::string left;
-  for (const LimaVm& vm : lima_vms(home)) {
-    if (vm.is_running()) left += (left.empty() ? "" : " ") + escape_name(vm.name);
-  }
+  const std::string left = quoted_names(running_vms(home));
   if (!left.empty()) throw Refusal(fmt::format("VMs still run from {}: limactl stop --force {}", home, left));
 }
 
