@@ -1,38 +1,42 @@
 #include "mount-helpers/status_savings.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <future>
+#include <iterator>
 #include <set>
 #include <sstream>
+#include <utility>
+#include <variant>
 
 #include "accounting/layout.hpp"
+#include "accounting/profile.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"
 #include "mount-helpers/process.hpp"
 #include "mount-helpers/quota.hpp"
+#include "mount-helpers/resume.hpp"
 
 namespace limaquota {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::chrono::seconds guest_deadline{5};
+constexpr std::chrono::milliseconds all_guests_deadline{2500};
 // What is not on the VM's disks, or is a part of another filesystem.
 constexpr const char* not_on_disk[] = {"tmpfs",   "devtmpfs", "overlay", "squashfs",
                                        "iso9660", "9p",       "virtiofs"};
 
+// As its profile says; one that cannot be read says nothing.
 bool is_temporary(const std::string& home, const std::string& vm) {
   std::ifstream file(fs::path(home) / "_config" / "limaquota" / (vm + ".yaml"));
-  for (std::string line; std::getline(file, line);) {
-    std::istringstream words(line);
-    std::string key, value;
-    // Top level keys stand at the beginning of their line.
-    if (line.starts_with("temporary:") && words >> key >> value && value == "true") return true;
-  }
-  return false;
+  const Parsed<Profile> profile = parse_profile(std::string{std::istreambuf_iterator<char>(file), {}});
+  return std::holds_alternative<Profile>(profile) && std::get<Profile>(profile).temporary;
 }
 
 // What the disks attached to a VM occupy.
@@ -80,9 +84,7 @@ std::string_view to_string(FreeableKind kind) {
 
 Savings find_savings(const std::string& home, const Snapshot& snapshot) {
   std::set<std::string> running, attached;
-  for (const LimaVm& vm : lima_vms(home)) {
-    if (vm.is_running()) running.insert(vm.name);
-  }
+  for (const LimaVm& vm : running_vms(home)) running.insert(vm.name);
   Savings savings;
   for (const AccountFigures& account : snapshot.accounts) {
     if (!is_vm(account)) continue;
@@ -107,16 +109,19 @@ Savings find_savings(const std::string& home, const Snapshot& snapshot) {
   return savings;
 }
 
-std::optional<Inside> look_inside(const std::string& home, const AccountFigures& vm, std::string* why) {
+std::optional<Inside> look_inside(const std::string& home, const AccountFigures& vm, std::string* why,
+                                  std::chrono::milliseconds deadline) {
   std::vector<std::string> words = {"limactl", "shell",          "--workdir",           "/", vm.name, "df",
                                     "--local", "--block-size=1", "--output=source,used"};
   for (const char* type : not_on_disk) words.insert(words.end(), {"-x", type});
   RunOptions options;
   options.environment = {"LIMA_HOME=" + home};
-  options.deadline = guest_deadline;
+  options.deadline = deadline;
   const Ended ended = run_program(words, options);
   if (!ended.ok()) {
-    *why = ended.timed_out ? "no answer within 5 s" : ended.complaint();
+    *why = ended.timed_out
+               ? fmt::format("no answer within {:g} s", static_cast<double>(deadline.count()) / 1000)
+               : ended.complaint();
     return std::nullopt;
   }
   std::istringstream lines(ended.out);
@@ -136,6 +141,24 @@ std::optional<Inside> look_inside(const std::string& home, const AccountFigures&
   for (const DiskFigures& disk : vm.disks) allocated += disk.allocated;
   inside.reclaimable = minus_or_zero(allocated, inside.used);
   return inside;
+}
+
+Insides look_inside_all(const std::string& home, const Snapshot& snapshot) {
+  Insides insides;
+  if (!find_program("limactl")) return insides;
+  std::vector<std::pair<std::optional<Inside>*, std::future<std::optional<Inside>>>> answers;
+  for (const LimaVm& vm : running_vms(home)) {
+    const AccountFigures* account = find_account(snapshot, vm.name);
+    if (account == nullptr || account->state == AccountState::outside) continue;
+    std::optional<Inside>& inside = insides[vm.name];
+    if (account->refused_writes > 0 && !has_room(account)) continue;
+    answers.emplace_back(&inside, std::async(std::launch::async, [&home, account] {
+      std::string why;
+      return look_inside(home, *account, &why, all_guests_deadline);
+    }));
+  }
+  for (auto& [inside, answer] : answers) *inside = answer.get();
+  return insides;
 }
 
 }  // namespace limaquota

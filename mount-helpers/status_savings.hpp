@@ -1,6 +1,8 @@
 // What could be freed in a Lima home, and what stands there without use.
 #pragma once
 
+#include <chrono>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -40,7 +42,14 @@ struct Inside {
   Bytes used;
   Bytes reclaimable;  // 0 where the guest uses more, as with compressed images
 };
-// Asks the guest by `limactl shell`, for at most 5 s. Nothing where it does not answer: `*why` says so.
-std::optional<Inside> look_inside(const std::string& home, const AccountFigures& vm, std::string* why);
+// Asks the guest by `limactl shell`. Nothing where it does not answer: `*why` says so.
+std::optional<Inside> look_inside(const std::string& home, const AccountFigures& vm, std::string* why,
+                                  std::chrono::milliseconds deadline = std::chrono::seconds(5));
+
+// The VMs that run, and what those of them say whose guest answered.
+using Insides = std::map<std::string, std::optional<Inside>>;
+// Asks all of them at the same time, for 2.5 s; not those that are probably paused at their limit. Nothing
+// where there is no limactl. Thread safe.
+Insides look_inside_all(const std::string& home, const Snapshot& snapshot);
 
 }  // namespace limaquota

@@ -15,7 +15,7 @@
 namespace limaquota {
 namespace {
 
-enum Column { name, used, limit, bar, percent, growth, time_to_full, state, columns };
+enum Column { name, used, limit, bar, percent, reclaimable, growth, time_to_full, state, columns };
 using Row = std::array<std::string, columns>;
 
 constexpr size_t bar_cells = 16;
@@ -52,25 +52,36 @@ std::string percent_of(const AccountFigures& account) {
   return share > 999 ? ">999 %" : fmt::format("{} %", static_cast<unsigned>(share));
 }
 
-Row row_of(const AccountFigures& account, TableStyle style) {
+std::string reclaimable_of(const AccountFigures& account, const Insides& insides) {
+  if (insides.empty()) return "";
+  const auto found = insides.find(account.name);
+  return found == insides.end() || !found->second ? "-" : format_size(found->second->reclaimable);
+}
+
+Row row_of(const AccountFigures& account, const Insides& insides, TableStyle style) {
   const uint64_t rate = account.growth_per_second;
   return {escape_name(account.name),
           format_size(account.used),
           format_size(account.limit),
           bar_of(account, style),
           percent_of(account),
+          reclaimable_of(account, insides),
           rate == 0 ? "-" : format_size(Bytes(rate)) + "/s",
           account.seconds_to_full ? format_duration(*account.seconds_to_full) : "-",
           std::string(to_string(account.state))};
 }
 
-constexpr bool is_figure(size_t column) { return column == used || column == limit || column == percent; }
+constexpr bool is_figure(size_t column) {
+  return column == used || column == limit || column == percent || column == reclaimable;
+}
 
 // The rows beneath a heading; figures are aligned to the right. The bar and the state are in the state's
 // colour.
-std::string table(const std::vector<const AccountFigures*>& accounts, TableStyle style) {
-  std::vector<Row> rows = {{"NAME", "USED", "LIMIT", "", "", "GROWTH", "TIME TO FULL", "STATE"}};
-  for (const AccountFigures* account : accounts) rows.push_back(row_of(*account, style));
+std::string table(const std::vector<const AccountFigures*>& accounts, const Insides& insides,
+                  TableStyle style) {
+  std::vector<Row> rows = {{"NAME", "USED", "LIMIT", "", "", insides.empty() ? "" : "RECLAIMABLE", "GROWTH",
+                            "TIME TO FULL", "STATE"}};
+  for (const AccountFigures* account : accounts) rows.push_back(row_of(*account, insides, style));
   std::array<size_t, columns> widths{};
   for (const Row& row : rows) {
     for (size_t i = 0; i < columns; ++i) widths[i] = std::max(widths[i], columns_of(row[i]));
@@ -79,7 +90,7 @@ std::string table(const std::vector<const AccountFigures*>& accounts, TableStyle
   for (size_t r = 0; r < rows.size(); ++r) {
     std::string line;
     for (size_t i = 0; i < columns; ++i) {
-      if (widths[i] == 0) continue;  // no account has a limit: no bar
+      if (widths[i] == 0) continue;  // no account has a limit: no bar; no VM runs: nothing reclaimable
       const std::string padding(widths[i] - columns_of(rows[r][i]), ' ');
       const bool coloured = style.colour && r > 0 && (i == bar || i == state);
       const std::string cell =
@@ -129,18 +140,26 @@ std::string format_duration(uint64_t seconds) {
   return "over a year";
 }
 
-std::string status_table(const Snapshot& snapshot, TableStyle style) {
+std::string status_table(const Snapshot& snapshot, const Insides& insides, TableStyle style) {
   std::vector<const AccountFigures*> accounts;
   for (const AccountFigures& account : snapshot.accounts) accounts.push_back(&account);
   std::stable_sort(accounts.begin(), accounts.end(), [](const AccountFigures* a, const AccountFigures* b) {
     const double fill_a = fill(*a), fill_b = fill(*b);
     return fill_a != fill_b ? fill_a > fill_b : a->used > b->used;
   });
-  return table(accounts, style) + "\n" + unlimited_line(snapshot) + host_line(snapshot.host);
+  return table(accounts, insides, style) + "\n" + unlimited_line(snapshot) + host_line(snapshot.host);
 }
 
-std::string savings_text(const Savings& savings) {
+std::string savings_text(const Savings& savings, const Insides& insides) {
   std::string text;
+  Bytes inside;
+  for (const auto& [vm, answer] : insides) {
+    if (answer) inside = plus_or_unlimited(inside, answer->reclaimable);
+  }
+  if (inside.count() > 0) {
+    text = fmt::format("Could be freed, {}: reclaimable inside VMs that run (limaquota reclaim NAME)\n",
+                       format_size(inside));
+  }
   for (const FreeableKind kind : {FreeableKind::stopped, FreeableKind::temporary, FreeableKind::detached}) {
     std::string names;
     Bytes sum;
@@ -168,7 +187,7 @@ std::string savings_text(const Savings& savings) {
 }
 
 std::string account_status(const AccountFigures& account, TableStyle style) {
-  std::string text = table({&account}, style);
+  std::string text = table({&account}, {}, style);
   for (const DiskFigures& disk : account.disks) {
     text +=
         fmt::format("disk {} ({}): {} allocated of {} virtual\n", escape_name(disk.name),

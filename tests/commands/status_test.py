@@ -138,7 +138,7 @@ def run_with_path(home, directory, *arguments):
                           capture_output=True, check=True, timeout=60).stdout
 
 
-def test_what_a_running_guest_uses_is_asked_for_one_vm_only(new_home):
+def test_what_a_running_guest_uses_is_asked_of_limactl(new_home):
     home = new_home(in_place=True)
     make_home(home)
     df = f"printf 'Filesystem Used\\n/dev/vda1 {30 * MIB}\\n/dev/vda15 {2 * MIB}\\n/dev/vda1 {30 * MIB}\\n'"
@@ -148,9 +148,16 @@ def test_what_a_running_guest_uses_is_asked_for_one_vm_only(new_home):
     runner = subprocess.Popen(["sleep", "600"])
     try:
         write(os.path.join(home.mountpoint, "near/qemu.pid"), f"{runner.pid}\n")
-        run_with_path(home, path)
         run_with_path(home, path, "far")  # stopped
         expect(not os.path.exists(words), "a guest was asked that nobody asked for")
+        report = json.loads(run_with_path(home, path, "--json"))
+        inside = {account["name"]: account.get("inside", "absent") for account in report["accounts"]}
+        expect(inside["near"] == {"used": 32 * MIB, "reclaimable": 18 * MIB}, f"of all: {inside}")
+        expect(inside["far"] is None and inside["_shared"] == "absent", f"only VMs that run: {inside}")
+        text = run_with_path(home, path)
+        expect("RECLAIMABLE" in text and re.search(r"\nnear .* 18 MiB ", text), f"not in the table: {text}")
+        expect(re.search(r"\nfar .* - ", text), f"what is not known is a -: {text}")
+        expect("Could be freed, 18 MiB: reclaimable inside" in text, f"the sum: {text}")
         report = json.loads(run_with_path(home, path, "near", "--json"))
         expect(report["inside"] == {"used": 32 * MIB, "reclaimable": 18 * MIB}, f"inside: {report['inside']}")
         with open(words, encoding="utf-8") as file:
@@ -160,6 +167,18 @@ def test_what_a_running_guest_uses_is_asked_for_one_vm_only(new_home):
         begin = time.monotonic()
         expect("no answer within 5 s" in run_with_path(home, path, "near"), "a deaf guest is not told of")
         expect(time.monotonic() - begin < 15, "it waited for a deaf guest")
+        for name in ("far", "work"):  # several that are deaf, at the same time
+            write(os.path.join(home.mountpoint, name, "qemu.pid"), f"{runner.pid}\n")
+        begin = time.monotonic()
+        text = run_with_path(home, path)
+        took = time.monotonic() - begin
+        expect(took < 5 and "RECLAIMABLE" in text and "reclaimable inside" not in text, f"{took:.1f} s: {text}")
+        os.unlink(words)
+        terminal = Terminal([home.limaquota, "status", "--watch", "--home", home.mountpoint], 40, 120,
+                            PATH=f"{path}:{os.environ['PATH']}")
+        terminal.wait_for_text(lambda text: text.count("USED") >= 2, "it is drawn again")
+        terminal.press(b"\x03")
+        expect(terminal.end() == 0 and not os.path.exists(words), "a guest is logged into every other second")
     finally:
         runner.kill()
         runner.wait()
