@@ -1,7 +1,9 @@
 """A daemon that hangs: each command says so in one line and ends, though what it asked cannot be taken back."""
+import concurrent.futures
 import contextlib
 import glob
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -59,13 +61,16 @@ def test_every_command_says_so_and_ends(new_home):
     try:
         at = ("--home", home.mountpoint)
         output = os.path.join(home.directory, "x.prom")
-        for words in (("status", *at), ("status", "vm", "--json", *at), ("set", "vm", "1GiB", *at), ("stop", "vm", *at),
-                      ("resume", *at), ("metrics", "--output", output, *at), ("mount", home.mountpoint),
-                      ("mount", home.mountpoint + "/"), ("umount", home.mountpoint), ("plan", *at), ("__stop-vms", *at),
-                      ("status", "--watch", *at)):
-            says_so(run_timed(home, *words), home)
+        commands = (("status", *at), ("status", "vm", "--json", *at), ("set", "vm", "1GiB", *at), ("stop", "vm", *at),
+                    ("resume", *at), ("metrics", "--output", output, *at), ("mount", home.mountpoint),
+                    ("mount", home.mountpoint + "/"), ("umount", home.mountpoint), ("plan", *at), ("__stop-vms", *at),
+                    ("status", "--watch", *at))
+        with concurrent.futures.ThreadPoolExecutor(len(commands)) as pool:  # each waits for 5 s
+            for text in pool.map(lambda words: run_timed(home, *words), commands):
+                says_so(text, home)
         with open(output, encoding="ascii") as file:
-            expect("limaquota_up{" in file.read(), "the metrics do not say that it is down")
+            text = file.read()
+        expect(re.search(r"^limaquota_up\{.*\} 0$", text, re.M), f"the metrics do not say that it is down: {text}")
         run_timed(home, "__complete", "--", "status", "--home", home.mountpoint, "", status=0)
     finally:
         home.signal_daemon(signal.SIGCONT)
