@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what limaquota needs, on Debian 12 and Ubuntu 24.04 or later: install-needs.sh GROUP...
-# Groups: build, demo, tests, lint. Prints what is missing before it installs it; does nothing where nothing is.
+# Groups: build, demo, tests, guest, lint. Prints what is missing before it installs it; does nothing where nothing is.
 set -eu
 
 packages_of() {
@@ -16,9 +16,10 @@ packages_of() {
         openssh-server psmisc procps util-linux prometheus prometheus-node-exporter
       echo systemd mmdebstrap dpkg-dev lintian mandoc man-db bash zsh fish
       ;;
+    guest) echo debootstrap debian-archive-keyring dpkg xz-utils zstd e2fsprogs qemu-system-x86 qemu-utils python3 fuse3 util-linux ;;
     lint) echo clang-format clang-tidy ;;
     *)
-      echo "install-needs.sh: no group '$1' (build, demo, tests, lint)" >&2
+      echo "install-needs.sh: no group '$1' (build, demo, tests, guest, lint)" >&2
       return 1
       ;;
   esac
@@ -29,7 +30,7 @@ is_installed() {
 }
 
 [ $# -gt 0 ] || {
-  echo "usage: install-needs.sh build|demo|tests|lint ..." >&2
+  echo "usage: install-needs.sh build|demo|tests|guest|lint ..." >&2
   exit 2
 }
 command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || {

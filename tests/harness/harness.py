@@ -89,15 +89,16 @@ class Vm:
             largest, limit = self.sampler.largest, self.limit_mib * MIB
             expect(largest <= limit, f"{self.name}: du reached {largest}, the limit is {limit}")
 
-    def start(self):
+    def start(self, memory="64", options=()):
+        """Its QEMU, with options beside those that all have."""
         expect(len(self.path("qmp.sock")) < 108, "the work directory's path is too long for a socket")
         if self.home.reachable_source:
             self.sampler = Sampler(self.backing)
         self.process = subprocess.Popen(
-            ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-m", "64", "-display", "none", "-nodefaults",
+            ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-m", memory, "-display", "none", "-nodefaults",
              "-drive", f"file={self.path('disk')},if=virtio,format={self.format},discard=on",
              "-qmp", f"unix:{self.path('qmp.sock')},server=on,wait=off",
-             "-serial", f"file:{self.path('serial.log')}", "-pidfile", self.path("qemu.pid")],
+             "-serial", f"file:{self.path('serial.log')}", "-pidfile", self.path("qemu.pid"), *options],
             stderr=subprocess.PIPE, text=True)
         wait_for(lambda: self._answers() or self.process.poll() is not None, "QEMU starts")
         if self.process.poll() is not None:
