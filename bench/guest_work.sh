@@ -20,10 +20,15 @@ build() {
   sync
   cd linux-source-* || return
   say "unpacked $(used)"
-  make -s tinyconfig >/root/build.log 2>&1 || return
+  make tinyconfig >/root/build.log 2>&1 || return
+  while sleep 20; do say "compiled $(grep -cE '^ +(HOST)?CC ' /root/build.log)"; done &
+  teller=$!
   # Names of objects are words on purpose.
   # shellcheck disable=SC2086
-  make -s -j2 $1 >>/root/build.log 2>&1 || return
+  make -j2 $1 >>/root/build.log 2>&1
+  status=$?
+  kill $teller
+  [ $status -eq 0 ] || return
   sync
   say "built $(used)"
   # vmlinux too, where it was built.
@@ -34,10 +39,10 @@ build() {
 }
 
 guest() {
-  mount -t proc proc /proc
-  mount -t sysfs sysfs /sys
+  mountpoint -q /proc || mount -t proc proc /proc
+  mountpoint -q /sys || mount -t sysfs sysfs /sys
   mountpoint -q /dev || mount -t devtmpfs devtmpfs /dev
-  mount -t tmpfs tmpfs /tmp
+  mount -t tmpfs tmpfs /tmp || return
   mount -o remount,rw / && mount -o ro /dev/vdb /media/source || return
   objects=$(sed -nE 's/.*limaquota\.objects=([^ ]*).*/\1/p' /proc/cmdline | tr , ' ')
   build "$objects" || {
