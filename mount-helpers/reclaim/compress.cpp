@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,16 +15,17 @@
 #include "accounting/size_text.hpp"
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
-#include "mount-helpers/process.hpp"
-#include "mount-helpers/reclaim/companion.hpp"
 #include "mount-helpers/reclaim/guard.hpp"
-#include "mount-helpers/terminal.hpp"
+#include "mount-helpers/reclaim/qemu_img.hpp"
+#include "mount-helpers/reclaim/ranges.hpp"
 
 namespace limaquota {
 namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
+
+constexpr uint64_t sample_bytes = uint64_t{64} << 20;  // compressed in a second or two
 
 // The start of the names of second files: ".disk.limaquota-".
 std::string second_prefix(const fs::path& disk) {
@@ -69,14 +72,19 @@ class SecondFile {
   Guard guard_;
 };
 
-std::vector<std::string> convert_words(const DiskLock& lock, const Image& image, const std::string& target) {
+// The start of the command, without names; what is made is as the image is.
+std::vector<std::string> convert_words(const Image& image) {
   const Json specific = image.info.value("format-specific", Json::object()).value("data", Json::object());
   std::string options =
       fmt::format("cluster_size={},compat={}", image.cluster, specific.value("compat", "1.1"));
   if (specific.value("extended-l2", false)) options += ",extended_l2=on";
   const std::string compression = specific.value("compression-type", "zlib");
   if (compression != "zlib") options += ",compression_type=" + compression;
-  std::vector<std::string> words = {"qemu-img", "convert", "-p", "-c", "-O", "qcow2", "-o", options};
+  return {"qemu-img", "convert", "-p", "-c", "-O", "qcow2", "-o", options};
+}
+
+std::vector<std::string> convert_words(const DiskLock& lock, const Image& image, const std::string& target) {
+  std::vector<std::string> words = convert_words(image);
   const std::string backing = image.info.value("backing-filename", "");
   if (!backing.empty()) {
     const std::string format = image.info.value("backing-filename-format", "");
@@ -92,29 +100,27 @@ std::vector<std::string> convert_words(const DiskLock& lock, const Image& image,
   return words;
 }
 
-// "    (12.50/100%)": the last share that qemu-img -p wrote, 0..1.
-double share_in(const std::string& text) {
-  const size_t end = text.rfind("/100%)");
-  const size_t start = end == std::string::npos ? end : text.rfind('(', end);
-  return start == std::string::npos ? 0 : std::strtod(text.c_str() + start + 1, nullptr) / 100;
-}
-
-// Runs qemu-img with a progress line. It holds the lock too, and ends when this process does.
-void run_qemu_img(const std::string& title, const std::vector<std::string>& words, const DiskLock& lock,
-                  Bytes total) {
-  Companion program(words, {lock.fd()});
-  Progress progress(title, total);
-  const Ended ended = program.wait([&] {
-    const std::string text = program.new_output();
-    if (!text.empty()) {
-      progress.show(Bytes(static_cast<uint64_t>(share_in(text) * static_cast<double>(total.count()))));
-    }
-  });
+void run_or_refuse(const std::vector<std::string>& words, const DiskLock& lock, const Ahead& ahead) {
+  const Ended ended = run_qemu_img(words, {lock.fd()}, ahead);
   if (ended.ok()) return;
-  progress.clear();
   throw Refusal(fmt::format("{} stays as it was: qemu-img {}: {}", escape_name(lock.path().string()),
                             words[1],
                             ended.err.empty() ? fmt::format("status {}", ended.status) : ended.complaint()));
+}
+
+// Spread evenly over the ranges, which are whole granules: granules of at most so many bytes in all.
+std::vector<ByteRange> sample_of(const std::vector<ByteRange>& ranges, uint64_t granule, uint64_t most) {
+  std::vector<ByteRange> sample;
+  const uint64_t all = total_length(ranges) / granule + 1;
+  const uint64_t wanted = std::min(all, std::max(most / granule, uint64_t{1}));
+  uint64_t number = 0;
+  for (const ByteRange range : ranges) {
+    for (uint64_t at = range.offset; at < range.end(); at += granule, ++number) {
+      if (number * wanted / all == (number + 1) * wanted / all) continue;
+      append_range(sample, {at, std::min(granule, range.end() - at)});
+    }
+  }
+  return sample;
 }
 
 void refuse_unfit(const DiskLock& lock, const Image& image) {
@@ -139,6 +145,31 @@ Bytes room_to_compress(const DiskLock& lock, const Image& image) {
   const Json measured = ask_qemu_img({"measure", "-O", "qcow2", unlocked_name(lock.path(), "qcow2")});
   if (measured.is_null()) return allocated;
   return std::min(allocated, Bytes(measured.value("required", allocated.count())));
+}
+
+CompressedSample sample_compression(OpenDisk& disk, const std::vector<ByteRange>& data, const Image& image) {
+  const Fd plain(::memfd_create("plain", MFD_CLOEXEC)), compressed(::memfd_create("compressed", MFD_CLOEXEC));
+  std::vector<std::byte> piece(disk.granule());
+  CompressedSample sample;
+  for (const ByteRange range : sample_of(data, disk.granule(), sample_bytes)) {
+    for (uint64_t at = range.offset; at < range.end(); at += piece.size()) {
+      disk.read(at, std::span(piece).first(std::min<uint64_t>(piece.size(), range.end() - at)));
+      if (::write(plain.get(), piece.data(), piece.size()) != static_cast<ssize_t>(piece.size())) {
+        fail("write", "a sample in memory");
+      }
+      sample.plain += Bytes(piece.size());
+    }
+  }
+  std::vector<std::string> words = convert_words(image);
+  for (const Fd* file : {&plain, &compressed}) words.push_back(fmt::format("/proc/self/fd/{}", file->get()));
+  const Ended ended =
+      run_qemu_img(words, {plain.get(), compressed.get()}, {"compress a sample", sample.plain});
+  struct stat status {};
+  if (!ended.ok() || ::fstat(compressed.get(), &status) != 0) {
+    throw Refusal(fmt::format("cannot compress a sample: qemu-img: {}", ended.complaint()));
+  }
+  sample.compressed = std::min(Bytes(static_cast<uint64_t>(status.st_size)), sample.plain);
+  return sample;
 }
 
 void remove_leftovers(const DiskLock& lock) {
@@ -169,13 +200,12 @@ bool compress_image(const ReclaimRequest& request, const DiskLock& lock, const I
   }
   SecondFile second(lock.path());
   const Bytes total = image.virtual_size;
-  run_qemu_img("compress " + name, convert_words(lock, image, second.name()), lock, total);
+  run_or_refuse(convert_words(lock, image, second.name()), lock, {"compress " + name, total});
   if (allocated_bytes(second.name()) >= allocated_bytes(lock.path())) return false;
-  run_qemu_img("compare " + name,
-               {"qemu-img", "compare", "-p", unlocked_name(lock.path(), "qcow2"),
-                unlocked_name(second.name(), "qcow2")},
-               lock, total);
-  run_qemu_img("check " + name, {"qemu-img", "check", unlocked_name(second.name(), "qcow2")}, lock, total);
+  run_or_refuse({"qemu-img", "compare", "-p", unlocked_name(lock.path(), "qcow2"),
+                 unlocked_name(second.name(), "qcow2")},
+                lock, {"compare " + name, total});
+  check_image(lock, second.name(), image, "compressed", false);
   second.take_the_place_of(lock);
   return true;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "mount-helpers/reclaim/image.hpp"
+#include "mount-helpers/reclaim/open_disk.hpp"
 #include "mount-helpers/reclaim/reclaim.hpp"
 
 namespace limaquota {
@@ -14,6 +15,14 @@ bool compress_image(const ReclaimRequest& request, const DiskLock& lock, const I
 
 // The most that the second file may take.
 Bytes room_to_compress(const DiskLock& lock, const Image& image);
+
+// A sample of what the guest's clusters hold, compressed by QEMU as compress_image() would. `compressed`
+// includes the metadata of a qcow2 so small.
+struct CompressedSample {
+  Bytes plain, compressed;
+};
+// At most 64 MiB in memory, spread evenly over `data`, whole granules. Throws Refusal.
+CompressedSample sample_compression(OpenDisk& disk, const std::vector<ByteRange>& data, const Image& image);
 
 // Removes what a run left behind that was killed together with its guard. The lock says that none is at work.
 void remove_leftovers(const DiskLock& lock);

@@ -4,7 +4,6 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <vector>
 
 #include "accounting/bytes.hpp"
 #include "mount-helpers/reclaim/disk_lock.hpp"
@@ -27,16 +26,11 @@ Image examine_image(const DiskLock& lock);
 // that QEMU cannot read count as backed by nothing.
 void refuse_backing_file(const std::filesystem::path& home, const std::filesystem::path& disk);
 
-// "qemu-img check" of a qcow2; leaked clusters are repaired first where `repair_leaks`. Throws Refusal where
-// it is not clean, `when` saying when: "before", "after".
-void check_image(const DiskLock& lock, const std::string& when, bool repair_leaks);
-
-// Runs `qemu-img WORDS --output=json`. Anything but an object is null, with the reason in `complaint`. Throws
-// Refusal where there is no qemu-img.
-nlohmann::json ask_qemu_img(std::vector<std::string> words, std::string* complaint = nullptr);
-
-// The file as qemu-img names it, opened without QEMU's own locking, which would meet ours. `driver` empty:
-// recognised by its content.
-std::string unlocked_name(const std::filesystem::path& disk, const std::string& driver);
+// "qemu-img check", with a progress line, of a qcow2: the locked one, or the one at `path` that is to take
+// its place. Leaked clusters are repaired first where `repair_leaks`. Returns what the guest's clusters
+// occupy in the file: data, compressed, and those that read as zeros but keep their place. Throws Refusal
+// where it is not clean, `when` saying when: "before", "after".
+Bytes check_image(const DiskLock& lock, const std::filesystem::path& path, const Image& image,
+                  const std::string& when, bool repair_leaks);
 
 }  // namespace limaquota

@@ -11,6 +11,14 @@
 
 namespace limaquota {
 
+// Where a disk's bytes lie: two lists of ranges, ascending, none in both.
+struct Layout {
+  std::vector<ByteRange> data;  // occupies space in this file and may hold something but zeros
+  // Reads as zeros and may yet occupy space in this file: allocated ahead and never written, or zeroed with
+  // its place kept (a qcow2's zero clusters may be so, and block status does not tell).
+  std::vector<ByteRange> zeros;
+};
+
 // Offsets are the guest's. All functions throw Refusal where the work cannot go on; the disk is then whole.
 // Not thread safe.
 class OpenDisk {
@@ -20,8 +28,7 @@ class OpenDisk {
   virtual Bytes size() const = 0;
   // What punch() frees is a whole number of these: a power of two, bytes.
   virtual uint64_t granule() const = 0;
-  // The ranges, ascending, that occupy space in this file and may hold something but zeros.
-  virtual std::vector<ByteRange> data() = 0;
+  virtual Layout layout() = 0;
   // Fills `into`; holes are zeros.
   virtual void read(uint64_t offset, std::span<std::byte> into) = 0;
   // Gives the range back; it then reads as zeros. Aligned to the granule, or up to the end.

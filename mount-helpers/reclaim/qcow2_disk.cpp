@@ -131,21 +131,12 @@ class Qcow2Disk : public OpenDisk {
   Bytes size() const override { return Bytes(size_); }
   uint64_t granule() const override { return cluster_; }
 
-  std::vector<ByteRange> data() override {
-    Status all;
-    for (uint64_t offset = 0; offset < size_;) {
-      Status part;
-      const nbd_extent_callback callback{.callback = take_status, .user_data = &part, .free = nullptr};
-      const uint64_t length = std::min(status_step, size_ - offset);
-      if (::nbd_block_status(nbd_.get(), length, offset, callback, 0) != 0) fail("cannot find the holes of");
-      // Each context may answer for more or less than the other.
-      const uint64_t end = std::min(part.data_end, part.own_end);
-      if (end <= offset) throw Refusal(fmt::format("{}: block status that goes nowhere", name_));
-      for (const ByteRange range : part.data) append_range(all.data, clipped(range, end));
-      for (const ByteRange range : part.own) append_range(all.own, clipped(range, end));
-      offset = end;
-    }
-    return intersection(all.data, all.own);
+  // Whole clusters: zeros that share one with data stay with it.
+  Layout layout() override {
+    const Status all = status();
+    Layout layout{.data = whole_granules(intersection(all.data, all.own), cluster_, size_), .zeros = {}};
+    layout.zeros = intersection(all.own, holes_between(layout.data, size_));
+    return layout;
   }
 
   void read(uint64_t offset, std::span<std::byte> into) override {
@@ -169,6 +160,23 @@ class Qcow2Disk : public OpenDisk {
   }
 
  private:
+  Status status() {
+    Status all;
+    for (uint64_t offset = 0; offset < size_;) {
+      Status part;
+      const nbd_extent_callback callback{.callback = take_status, .user_data = &part, .free = nullptr};
+      const uint64_t length = std::min(status_step, size_ - offset);
+      if (::nbd_block_status(nbd_.get(), length, offset, callback, 0) != 0) fail("cannot find the holes of");
+      // Each context may answer for more or less than the other.
+      const uint64_t end = std::min(part.data_end, part.own_end);
+      if (end <= offset) throw Refusal(fmt::format("{}: block status that goes nowhere", name_));
+      for (const ByteRange range : part.data) append_range(all.data, clipped(range, end));
+      for (const ByteRange range : part.own) append_range(all.own, clipped(range, end));
+      offset = end;
+    }
+    return all;
+  }
+
   [[noreturn]] void fail(const char* what) {
     std::string why = ::nbd_get_error() != nullptr ? ::nbd_get_error() : "no memory";
     if (!daemon_->runs(std::chrono::milliseconds(500))) why = daemon_->wait().complaint();

@@ -40,6 +40,31 @@ inline std::vector<ByteRange> intersection(const std::vector<ByteRange>& a, cons
   return both;
 }
 
+// What of [0, size) is in none of the ranges.
+inline std::vector<ByteRange> holes_between(const std::vector<ByteRange>& list, uint64_t size) {
+  std::vector<ByteRange> holes;
+  uint64_t at = 0;
+  for (const ByteRange range : list) {
+    append_range(holes, {at, range.offset - at});
+    at = range.end();
+  }
+  if (at < size) append_range(holes, {at, size - at});
+  return holes;
+}
+
+// Each range grown to whole granules, none beyond `size`.
+inline std::vector<ByteRange> whole_granules(const std::vector<ByteRange>& list, uint64_t granule,
+                                             uint64_t size) {
+  std::vector<ByteRange> whole;
+  for (const ByteRange range : list) {
+    const uint64_t done = whole.empty() ? 0 : whole.back().end();
+    const uint64_t start = std::max(done, range.offset / granule * granule);
+    const uint64_t end = std::min(size, (range.end() + granule - 1) / granule * granule);
+    if (start < end) append_range(whole, {start, end - start});
+  }
+  return whole;
+}
+
 inline uint64_t total_length(const std::vector<ByteRange>& list) {
   uint64_t total = 0;
   for (const ByteRange range : list) total += range.length;

@@ -10,6 +10,7 @@
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/reclaim/open_disk.hpp"
+#include "mount-helpers/reclaim/ranges.hpp"
 
 namespace limaquota {
 namespace {
@@ -28,15 +29,18 @@ class RawDisk : public OpenDisk {
   Bytes size() const override { return Bytes(size_); }
   uint64_t granule() const override { return raw_granule; }
 
-  std::vector<ByteRange> data() override {
-    std::vector<ByteRange> ranges;
+  // What was allocated ahead and read since may pass for data (the page cache has it); it holds zeros then.
+  Layout layout() override {
+    Layout layout;
     for (off_t end = 0;;) {
       const off_t start = ::lseek(lock_.fd(), end, SEEK_DATA);
-      if (start < 0 && errno == ENXIO) return ranges;
+      if (start < 0 && errno == ENXIO) break;
       if (start >= 0) end = ::lseek(lock_.fd(), start, SEEK_HOLE);
       if (start < 0 || end < 0) fail("cannot find the holes of");
-      ranges.push_back({static_cast<uint64_t>(start), static_cast<uint64_t>(end - start)});
+      layout.data.push_back({static_cast<uint64_t>(start), static_cast<uint64_t>(end - start)});
     }
+    layout.zeros = holes_between(layout.data, size_);
+    return layout;
   }
 
   void read(uint64_t offset, std::span<std::byte> into) override {

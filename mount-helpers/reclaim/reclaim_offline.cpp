@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "accounting/layout.hpp"
+#include "accounting/size_text.hpp"
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/reclaim/compress.hpp"
@@ -44,42 +45,64 @@ std::vector<fs::path> disks_of(const ReclaimRequest& request, const AccountFigur
   return disks;
 }
 
-std::vector<ByteRange> holes_between(const std::vector<ByteRange>& data, uint64_t size) {
-  std::vector<ByteRange> holes;
-  uint64_t at = 0;
-  for (const ByteRange range : data) {
-    append_range(holes, {at, range.offset - at});
-    at = range.end();
-  }
-  if (at < size) append_range(holes, {at, size - at});
-  return holes;
-}
+// What a pass over a disk found, or did.
+struct Pass {
+  Bytes freed;                  // by its own count
+  std::vector<ByteRange> kept;  // of the disk's data
+};
 
-// One pass over an open disk. Returns what it would free, or has freed, by its own count.
-Bytes punch_disk(const ReclaimRequest& request, OpenDisk& disk, bool raw, DiskReclaimed& result,
-                 std::vector<std::string>& notes) {
-  const std::vector<ByteRange> data = disk.data();
+// One pass over an open disk; in a dry run nothing is punched. `occupied`: by what its guest sees.
+Pass punch_disk(const ReclaimRequest& request, OpenDisk& disk, Bytes occupied, DiskReclaimed& result,
+                std::vector<std::string>& notes) {
+  const auto [data, zeros] = disk.layout();
   const FreeSpace space = free_space_of(disk);
   for (const std::string& note : space.notes) notes.push_back(result.name + ": " + note);
-  Progress progress(fmt::format("{} {}", request.dry_run ? "scan" : "reclaim", result.name),
-                    Bytes(total_length(data)));
+  const std::string title = fmt::format("{} {}", request.dry_run ? "scan" : "reclaim", result.name);
   std::vector<ByteRange> punched;
   const auto punch = [&](ByteRange range) {
     append_range(punched, range);
     if (!request.dry_run) disk.punch(range);
   };
-  const Found found = scan_disk(disk, data, space.ranges, punch, [&](Bytes done) { progress.show(done); });
-  result.zero_bytes = found.zero;
-  result.free_bytes = found.free;
-  const uint64_t inside_data = total_length(intersection(punched, data));
-  if (!raw) return Bytes(inside_data);
-  // What is allocated and no data was allocated ahead (fallocate) and never written: zeros too.
-  const Bytes kept(total_length(data) - inside_data);
-  const bool ahead = result.allocated_before > Bytes(total_length(data)) + Bytes(disk.granule());
-  if (ahead && !request.dry_run) {
-    for (const ByteRange hole : holes_between(data, disk.size().count())) disk.punch(hole);
+  const Bytes data_bytes(total_length(data));
+  {
+    Progress progress(title, data_bytes);
+    const Found found = scan_disk(disk, data, space.ranges, punch, [&](Bytes done) { progress.show(done); });
+    result.zero_bytes = found.zero;
+    result.free_bytes = found.free;
   }
-  return ahead ? minus_or_zero(result.allocated_before, kept) : Bytes(inside_data);
+  const uint64_t size = disk.size().count();
+  Pass pass{.freed = Bytes(total_length(intersection(punched, data))),
+            .kept = intersection(data, holes_between(punched, size))};
+  const Bytes beyond_data = minus_or_zero(occupied, data_bytes);
+  if (beyond_data < Bytes(disk.granule())) return pass;
+  result.zero_bytes += beyond_data.count();
+  pass.freed += beyond_data;
+  if (request.dry_run) return pass;
+  Progress progress(title + ": zeros", Bytes(total_length(zeros)));
+  Bytes done;
+  for (const ByteRange range : zeros) {
+    disk.punch(range);
+    progress.show(done += Bytes(range.length));
+  }
+  return pass;
+}
+
+// What compressing would win beyond the pass, by a sample.
+Bytes compress_gain(const DiskLock& lock, OpenDisk& disk, const Pass& pass, const Image& image,
+                    const DiskReclaimed& result, std::vector<std::string>& notes) {
+  const Bytes kept(total_length(pass.kept));
+  if (kept.count() == 0) return Bytes(0);
+  const CompressedSample sample = sample_compression(disk, pass.kept, image);
+  const double share =
+      static_cast<double>(sample.compressed.count()) / static_cast<double>(sample.plain.count());
+  const Bytes becomes(static_cast<uint64_t>(share * static_cast<double>(kept.count())));
+  notes.push_back(
+      fmt::format("{}: compressing: about {} would become about {}, as a sample of {} became {}; it takes at "
+                  "most {} of room "
+                  "beside the old file",
+                  result.name, format_size(kept), format_size(becomes), format_size(sample.plain),
+                  format_size(sample.compressed), format_size(room_to_compress(lock, image))));
+  return minus_or_zero(minus_or_zero(result.allocated_before, pass.freed), becomes);
 }
 
 void reclaim_disk(const ReclaimRequest& request, const fs::path& path, Reclaimed& all) {
@@ -92,22 +115,24 @@ void reclaim_disk(const ReclaimRequest& request, const fs::path& path, Reclaimed
                        .format = image.format,
                        .allocated_before = allocated_bytes(path),
                        .allocated_after = Bytes(0)};
-  if (!raw) check_image(lock, "before", !request.dry_run);
+  Bytes occupied = result.allocated_before;
+  if (!raw) occupied = check_image(lock, path, image, "before", !request.dry_run);
   lock.refuse_others();  // again: the check may have taken minutes
   {
     const auto disk = raw ? open_raw_disk(lock) : open_qcow2_disk(lock, image.cluster, !request.dry_run);
-    all.would_free += punch_disk(request, *disk, raw, result, all.notes);
-    if (!request.dry_run) disk->finish();
+    const Pass pass = punch_disk(request, *disk, occupied, result, all.notes);
+    if (!request.dry_run) {
+      disk->finish();
+    } else {
+      Bytes freed = std::min(pass.freed, result.allocated_before);
+      if (request.compress && !raw) freed += compress_gain(lock, *disk, pass, image, result, all.notes);
+      all.would_free += freed;
+    }
   }
-  if (!raw && !request.dry_run) check_image(lock, "after", false);
+  if (!raw && !request.dry_run) check_image(lock, path, image, "after", false);
   if (request.compress && raw) {
     all.notes.push_back(result.name + ": raw, not compressed: only a qcow2 can be");
-  } else if (request.compress && request.dry_run) {
-    all.notes.push_back(
-        fmt::format("{}: compressing would take at most {} bytes of room beside the old file; what it "
-                    "wins shows only when it is done",
-                    result.name, room_to_compress(lock, image).count()));
-  } else if (request.compress && !compress_image(request, lock, image)) {
+  } else if (request.compress && !request.dry_run && !compress_image(request, lock, image)) {
     all.notes.push_back(result.name + ": does not become smaller by compressing; left as it was");
   }
   result.allocated_after = allocated_bytes(path);

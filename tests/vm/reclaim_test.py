@@ -86,6 +86,11 @@ class Stage:
         expect(process.returncode == status, f"reclaim {options}: status {process.returncode}: {text}")
         return text
 
+    def run_json(self, *options):
+        """What comes before it are progress lines, on a busy machine."""
+        text = self.run("--json", *options)
+        return json.loads(text[text.index("{"):])
+
     def allow_loans(self, mib):
         """What was sampled so far must be within the limit; from now on a loan may be in force too."""
         self.vm.check_never_above()
@@ -112,7 +117,7 @@ def a_paused_vm_is_lent_room_trimmed_and_goes_on(new_home, image_format):
     stage = Stage(new_home, image_format, LIMIT)
     stage.vm.wait_paused()
     stage.allow_loans(256)
-    done = json.loads(stage.run("--json"))
+    done = stage.run_json()
     stage.expect_no_loan()
     expect([call[1:] for call in stage.calls()] == [["shell", "--workdir", "/", "vm", "sudo", "fstrim", "-av"]],
            f"{stage.calls()}")
@@ -150,7 +155,7 @@ def test_dry_run_asks_the_guest_what_it_uses(new_home):
     stage = Stage(new_home, limit=160)
     stage.vm.wait_done()
     account = stage.home.account("vm")
-    would = json.loads(stage.run("--dry-run", "--json"))
+    would = stage.run_json("--dry-run")
     expect(would["would_free"] == account["disks"][0]["allocated"] - 2 * MIB, f"{would} {account}")
     expect(all("fstrim" not in call for call in stage.calls()), f"{stage.calls()}")
     expect(stage.home.account("vm")["used"] == account["used"], "a dry run changed something")
