@@ -1,0 +1,2 @@
+"""Rows without peers."""
+ROWS = ()

@@ -1,0 +1,2 @@
+"""The kernel build, on demand."""
+ROWS = ()

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Builds limaquota and measures it beside its peers. `bench/run.sh --help` says more; bench/README.md explains the rows.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case " $* " in *" --help "* | *" -h "*) exec python3 bench/run.py --help ;; esac
+[ "$(id -u)" -eq 0 ] || { echo "bench/run.sh: loop devices and tmpfs need root: run it with sudo" >&2; exit 1; }
+
+./mount-helpers/install-needs.sh build bench >&2
+cmake --preset release >&2
+cmake --build --preset release --target limaquota --target limaquota_unmetered --target micro_bench >&2
+bench/find-peers.sh >&2
+
+# Mounts, loop devices and processes live in a namespace of their own and end with it. unshare itself does not heed TERM.
+unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
+  env PATH="$PWD/build/bench/peers:$PATH" python3 bench/run.py "$@" &
+child=$!
+trap 'kill -KILL "$child"; exit 130' INT TERM HUP
+wait "$child"
