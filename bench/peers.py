@@ -89,7 +89,7 @@ NATIVE = Peer("native", "the backing filesystem itself", is_peer=False)
 LIMAQUOTA = Peer("limaquota", "limaquota, limits on", ("mount", "-f", "{source}", "{mountpoint}"), "limaquota",
                  "LIMAQUOTA", is_peer=False)
 UNMETERED = Peer("unmetered", "limaquota with accounting compiled to pass", LIMAQUOTA.arguments, "limaquota_unmetered",
-                 "LIMAQUOTA_UNMETERED")
+                 "LIMAQUOTA_UNMETERED", is_peer=False)
 LL_AUTO = passthrough_ll("auto")
 COMPARED = (
     NATIVE,

@@ -82,9 +82,15 @@ def make_vm(home, name, limit):
         return
     os.makedirs(os.path.join(home, name))
     os.makedirs(os.path.join(home, ".quota"), exist_ok=True)
-    for path, text in ((f"{name}/lima.yaml", "cpus: 2\n"), (f".quota/{name}", f"limit {limit}\n")):
-        with open(os.path.join(home, path), "w", encoding="ascii") as file:
-            file.write(text)
+    with open(os.path.join(home, name, "lima.yaml"), "w", encoding="ascii") as file:
+        file.write("cpus: 2\n")
+    write_limit(home, name, limit)
+
+
+def write_limit(home, name, limit):
+    """In force at the next mount."""
+    with open(os.path.join(home, ".quota", name), "w", encoding="ascii") as file:
+        file.write(f"limit {limit}\n")
 
 
 def drop_caches(what=3):

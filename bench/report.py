@@ -54,8 +54,13 @@ def verdict(result, goal):
     against = best_peer(result) if goal["against"] == BEST_PEER else goal["against"]
     if against not in samples:
         return None
-    median = statistics.median(ratios(result, goal["ours"], against))
+    values = ratios(result, goal["ours"], against)
+    median = statistics.median(values)
     asked = f">= {goal['at_least']:g} of {goal['against']}"
+    if goal["ours"] != OURS:
+        asked = f"{goal['ours']} {asked}"
+    if goal["against"] != BEST_PEER:
+        asked += f": {spread(values)}"
     if median >= goal["at_least"]:
         return f"{asked}: reached"
     return f"{asked}: not reached: {median / goal['at_least']:.2f} of the goal"

@@ -20,7 +20,7 @@ import machine  # noqa: E402
 import report  # noqa: E402
 import workloads  # noqa: E402
 from peers import COMPARED, UNMETERED, Broken  # noqa: E402
-from place import FULL, QUICK, backing, say  # noqa: E402
+from place import FULL, QUICK, backing, run, say  # noqa: E402
 
 BUILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "build")
 ROWS = workloads.ROWS + alone.ROWS + kernel.ROWS
@@ -83,6 +83,8 @@ def measure(row, place, rounds):
                 continue
             samples[variant.name].append(value)
             say(f"  round {number + 1}  {variant.name:<22} {value:12,.2f} {row.unit}  ({time.monotonic() - start:.1f} s)")
+    for home in {variant.home for variant in row.variants} - {"home"}:
+        run("rm", "-rf", os.path.join(place.root, home))
     return {name: values for name, values in samples.items() if name not in missing}, missing
 
 
