@@ -92,6 +92,7 @@ def spaced(place, variant):
     block = b"x" * (4 * KIB)
     for number in range(extents):
         os.pwrite(fd, block, number * SPACING)
+    os.ftruncate(fd, extents * SPACING)  # fio makes a file anew that is shorter than it was told
     os.close(fd)
     place.settle()
 

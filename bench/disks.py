@@ -1,9 +1,12 @@
 """What stands on the backing filesystem before a sample: disk files, images and archives. All of it is made natively."""
+import ctypes
 import os
 import random
 import tarfile
 
 from place import MIB, disk_in, run
+
+CACHESTAT = 451  # the system call's number, on every processor
 
 
 def write_pattern(fd, offset, length, seed):
@@ -49,6 +52,15 @@ def read_all(path):
     while os.readv(fd, [buffer]):
         pass
     return fd
+
+
+def cached_bytes(fd):
+    """What the page cache holds of an open file: cachestat(2), Linux 6.5. To open it anew would empty the cache of some."""
+    whole_file, counts = (ctypes.c_uint64 * 2)(0, 0), (ctypes.c_uint64 * 5)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(CACHESTAT, fd, whole_file, counts, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cachestat(2), which Linux has from 6.5 on")
+    return counts[0] * os.sysconf("SC_PAGE_SIZE")
 
 
 def in_cache(place):

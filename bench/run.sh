@@ -6,7 +6,9 @@ cd "$(dirname "$0")/.."
 case " $* " in *" --help "* | *" -h "*) exec python3 bench/run.py --help ;; esac
 [ "$(id -u)" -eq 0 ] || { echo "bench/run.sh: loop devices and tmpfs need root: run it with sudo" >&2; exit 1; }
 
-./mount-helpers/install-needs.sh build bench >&2
+groups=(build bench)
+case " $* " in *" --rows kernel "*) groups+=(kernel) ;; esac
+./mount-helpers/install-needs.sh "${groups[@]}" >&2
 cmake --preset release >&2
 cmake --build --preset release --target limaquota --target limaquota_unmetered --target micro_bench >&2
 bench/find-peers.sh >&2

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what limaquota needs, on Debian 12 and Ubuntu 24.04 or later: install-needs.sh GROUP...
-# Groups: build, demo, tests, bench, guest, lint. Prints what is missing before it installs it; does nothing where nothing is.
+# Groups: build, demo, tests, bench, kernel, guest, lint. Prints what is missing before it installs it; does nothing where nothing is.
 set -eu
 
 packages_of() {
@@ -11,6 +11,7 @@ packages_of() {
         libblkid-dev libnbd-dev ccache
       ;;
     bench) echo gcc g++ python3 util-linux e2fsprogs fio bindfs mergerfs qemu-utils tar findutils libfuse3-dev ;;
+    kernel) echo linux-source make gcc bc bison flex libelf-dev libssl-dev kmod cpio xz-utils ;;
     demo) echo binutils qemu-system-x86 qemu-utils python3 fuse3 util-linux ;;
     tests)
       echo xfsprogs btrfs-progs e2fsprogs attr acl binutils qemu-system-x86 qemu-utils python3 openssh-client \
@@ -20,7 +21,7 @@ packages_of() {
     guest) echo debootstrap debian-archive-keyring dpkg xz-utils zstd e2fsprogs qemu-system-x86 qemu-utils python3 fuse3 util-linux ;;
     lint) echo clang-format clang-tidy ;;
     *)
-      echo "install-needs.sh: no group '$1' (build, demo, tests, bench, guest, lint)" >&2
+      echo "install-needs.sh: no group '$1' (build, demo, tests, bench, kernel, guest, lint)" >&2
       return 1
       ;;
   esac
@@ -31,7 +32,7 @@ is_installed() {
 }
 
 [ $# -gt 0 ] || {
-  echo "usage: install-needs.sh build|demo|tests|bench|guest|lint ..." >&2
+  echo "usage: install-needs.sh build|demo|tests|bench|kernel|guest|lint ..." >&2
   exit 2
 }
 command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || {
