@@ -87,9 +87,11 @@ def passthrough_ll(cache):
 
 NATIVE = Peer("native", "the backing filesystem itself", is_peer=False)
 LIMAQUOTA = Peer("limaquota", "limaquota, limits on", ("mount", "-f", "{source}", "{mountpoint}"), "limaquota",
-                 "LIMAQUOTA", is_peer=False)
+                 is_peer=False)
 UNMETERED = Peer("unmetered", "limaquota with accounting compiled to pass", LIMAQUOTA.arguments, "limaquota_unmetered",
-                 "LIMAQUOTA_UNMETERED", is_peer=False)
+                 is_peer=False)
+EMPTY = Peer("empty write", "limaquota with writes that do nothing: the floor", LIMAQUOTA.arguments, "limaquota_empty",
+             is_peer=False)
 LL_AUTO = passthrough_ll("auto")
 COMPARED = (
     NATIVE,

@@ -41,7 +41,7 @@ class Sizes:
     memory_disk: int  # bytes of the disk that is read for the memory row
 
 
-FULL = Sizes(GIB, 128 * MIB, 2 * GIB, 192 * MIB, 2.0, 3.0, 4 * GIB, 20000, 20000, 2 * GIB)
+FULL = Sizes(512 * MIB, 64 * MIB, GIB, 64 * MIB, 2.0, 2.0, 4 * GIB, 20000, 20000, 2 * GIB)
 QUICK = Sizes(128 * MIB, 32 * MIB, 128 * MIB, 16 * MIB, 0.5, 1.0, 256 * MIB, 2000, 2000, 128 * MIB)
 
 

@@ -88,8 +88,8 @@ def measure(row, place, rounds):
     return {name: values for name, values in samples.items() if name not in missing}, missing
 
 
-def measure_all(options):
-    results = []
+def measure_all(options, results, done):
+    """Appends to the results, and says so after each row: a run that is cut off has not been for nothing."""
     work = os.path.join(BUILD, "bench", "work")
     for filesystem in options.on:
         rows = [row for row in ROWS if filesystem in row.filesystems and wanted(row, options)]
@@ -101,7 +101,14 @@ def measure_all(options):
                 reason = row.why_not(place)
                 samples, missing = ({}, {"all": reason}) if reason else measure(row, place, options.rounds)
                 results.append(report.result_of(row, filesystem, samples, missing))
-    return results
+                done()
+
+
+def save(whole, path):
+    whole["ended"] = machine.now()
+    if path:
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(whole, file, indent=1)
 
 
 def main(arguments):
@@ -114,13 +121,9 @@ def main(arguments):
         with open(options.samples, encoding="utf-8") as file:
             whole = json.load(file)
     else:
-        started = machine.now()
-        whole = {"machine": machine.facts((*COMPARED, UNMETERED)), "started": started, "quick": options.quick,
-                 "results": measure_all(options)}
-        whole["ended"] = machine.now()
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(whole, file, indent=1)
+        whole = {"machine": machine.facts((*COMPARED, UNMETERED)), "started": machine.now(), "quick": options.quick,
+                 "results": []}
+        measure_all(options, whole["results"], lambda: save(whole, options.json))
     print(report.table(whole))
     for path, text in ((options.markdown, report.markdown), (options.svg, report.svg)):
         if path:

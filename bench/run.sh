@@ -10,12 +10,13 @@ groups=(build bench)
 case " $* " in *" --rows kernel "*) groups+=(kernel) ;; esac
 ./mount-helpers/install-needs.sh "${groups[@]}" >&2
 cmake --preset release >&2
-cmake --build --preset release --target limaquota --target limaquota_unmetered --target micro_bench >&2
+cmake --build --preset release --target limaquota --target limaquota_unmetered --target limaquota_empty \
+  --target micro_bench >&2
 bench/find-peers.sh >&2
 
 # Mounts, loop devices and processes live in a namespace of their own and end with it. unshare itself does not heed TERM.
 unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
-  env PATH="$PWD/build/bench/peers:$PATH" python3 bench/run.py "$@" &
+  env PATH="$PWD/build/release:$PWD/build/bench/peers:$PATH" python3 bench/run.py "$@" &
 child=$!
 trap 'kill -KILL "$child"; exit 130' INT TERM HUP
 wait "$child"
