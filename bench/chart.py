@@ -3,7 +3,7 @@ import math
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-WIDTH, LEFT, RIGHT, TOP, STEP = 940, 300, 250, 64, 24
+WIDTH, LEFT, RIGHT, TOP, STEP = 960, 320, 250, 64, 24
 AHEAD, BEHIND, INK, FAINT = "#2a7f62", "#b5533c", "#222222", "#bbbbbb"
 
 
