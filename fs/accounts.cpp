@@ -24,7 +24,7 @@ ImageHeader read_image(Sys& sys, int fd, uint64_t size) {
   size_t got = 0;
   const auto readable = sys.openat(AT_FDCWD, ProcPath(fd).c_str(), O_RDONLY | O_NONBLOCK, 0);
   if (readable) {
-    if (const auto read = sys.pread(readable->get(), head.data(), head.size(), 0)) got = *read;
+    if (const auto read = sys.pread(readable->get(), head.data(), head.size(), 0, false)) got = *read;
   }
   return parse_image_header({head.data(), got}, Bytes(size));
 }
@@ -186,7 +186,7 @@ void Accounts::read_yaml(AccountId id, int dir) {
   const auto yaml_st = file ? sys.fstat(file->get()) : Result<struct stat>(file.error());
   if (!yaml_st || !S_ISREG(yaml_st->st_mode) || yaml_st->st_size > largest_yaml) return;
   std::string yaml(static_cast<size_t>(yaml_st->st_size), '\0');
-  const auto size = sys.pread(file->get(), yaml.data(), yaml.size(), 0);
+  const auto size = sys.pread(file->get(), yaml.data(), yaml.size(), 0, false);
   if (size) ledger_.set_virtual_fallback(id, lima_yaml_disk_size({yaml.data(), *size}).value_or(Bytes(0)));
 }
 

@@ -78,12 +78,17 @@ struct Inode {
   Fd path;  // O_PATH; stays the same until the kernel has forgotten the inode
   uint32_t generation = 0;
   dev_t device = 0;
-  mode_t type = 0;                  // S_IFMT part
-  std::atomic<unsigned> opens{0};   // descriptors of open files
-  std::atomic<bool> direct{false};  // how it is opened while opens > 0: direct I/O or through the page cache
-  std::atomic<bool> dead{false};  // its charge was given back: `charge` must not be touched; set under mutex
+  mode_t type = 0;                 // S_IFMT part
+  std::atomic<unsigned> opens{0};  // descriptors of open files
+  std::atomic<bool> dead{false};   // its charge was given back: `charge` must not be touched; set under mutex
   std::atomic<bool> listed{false};           // on the settle list, which keeps it in the table
   std::atomic<bool> may_have_set_id{false};  // set-uid or set-gid bits may have to be kept or cleared by us
+
+  // Taken last and alone, over no system call.
+  std::mutex open_mutex;
+  // --- guarded by open_mutex ---
+  bool direct = false;          // how it is opened while opens > 0: direct I/O or through the page cache
+  bool cache_is_stale = false;  // written by direct I/O since it was last opened through the page cache
 
   std::mutex mutex;
   // --- guarded by mutex ---

@@ -63,7 +63,8 @@ Result<void> LimitStore::load_directory(int dir, std::string_view prefix) {
     const std::string name = std::string(prefix) + file;
     std::array<char, largest_text + 1> buffer;
     const auto fd = sys.openat(dir, file.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
-    const auto size = fd ? sys.pread(fd->get(), buffer.data(), buffer.size(), 0) : Result<size_t>(fd.error());
+    const auto size =
+        fd ? sys.pread(fd->get(), buffer.data(), buffer.size(), 0, false) : Result<size_t>(fd.error());
     std::string why = "cannot be read";
     if (size) {
       auto parsed = parse(name, {buffer.data(), *size});

@@ -1,5 +1,9 @@
 #include "fs/operations.hpp"
 
+#include <linux/fuse.h>
+
+#include <utility>
+
 namespace limaquota {
 
 thread_local RequestFlags request_flags;
@@ -61,12 +65,22 @@ void clear_set_id(fuse_req_t req, Filesystem& fs, Inode& inode, bool kill) {
   (void)!fs.backing.sys().chmod(inode.path.get(), mode);
 }
 
+// Direct I/O writes at twice the speed, and leaves one copy in memory, the backing filesystem's; the page
+// cache reads again at memory's speed. So a disk that is only read is read through the page cache, and one
+// that is written is open for direct I/O. Never both at once: a page read while a direct write is under way
+// would stay.
 void opened(Inode& inode, Fd fd, fuse_file_info* fi) {
-  if (inode.opens++ == 0) inode.direct = inode.charge.is_disk;
-  fi->fh = static_cast<uint64_t>(fd.release());
-  fi->direct_io = inode.direct;
-  request_flags.parallel_writes = inode.direct;
-  fi->keep_cache = !inode.direct;
+  const bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
+  {
+    const std::lock_guard lock(inode.open_mutex);
+    if (inode.opens++ == 0) inode.direct = inode.charge.is_disk && writes;
+    if (inode.direct && writes) inode.cache_is_stale = true;
+    fi->direct_io = inode.direct;
+    fi->keep_cache = !inode.direct && !std::exchange(inode.cache_is_stale, false);
+  }
+  const bool cached_disk = inode.charge.is_disk && !fi->direct_io;
+  fi->fh = static_cast<uint64_t>(fd.release()) | (cached_disk ? read_once : 0);
+  request_flags.open_reply = FOPEN_NOFLUSH | (fi->direct_io ? FOPEN_PARALLEL_DIRECT_WRITES : 0);
 }
 
 namespace {

@@ -17,10 +17,14 @@ fuse_lowlevel_ops operation_table();
 
 // What libfuse 3.14 does not hand on of the request that this thread serves, and of its reply.
 struct RequestFlags {
-  bool kill_set_id = false;      // the caller may not keep set-id bits
-  bool parallel_writes = false;  // reply to an open: the kernel may send several direct writes at once
+  bool kill_set_id = false;  // the caller may not keep set-id bits
+  uint32_t open_reply = 0;   // FOPEN_* flags for the reply of an open
 };
 extern thread_local RequestFlags request_flags;
+
+// In a file handle, above the backing descriptor: the kernel keeps what is read of this disk, so the
+// backing's page cache need not.
+inline constexpr uint64_t read_once = uint64_t{1} << 32;
 
 // --- shared by the operations' files ---
 namespace operations {

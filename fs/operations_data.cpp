@@ -74,7 +74,8 @@ void read(fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, fuse_file_in
     }
     thread_local std::vector<char> buffer;
     if (buffer.size() < size) buffer.resize(size);
-    const auto got = fs.backing.sys().pread(backing_fd(fi), buffer.data(), size, offset);
+    const auto got =
+        fs.backing.sys().pread(backing_fd(fi), buffer.data(), size, offset, (fi->fh & read_once) != 0);
     if (!got) return void(fuse_reply_err(req, got.error().value));
     fuse_reply_buf(req, buffer.data(), *got);
   });

@@ -117,14 +117,14 @@ void Session::complete_init(const struct iovec& body) {
   }
 }
 
-// The reply of OPEN and CREATE: several direct writes within a file may be under way at once, as they take
-// turns here. It ends with a fuse_open_out.
+// The reply of OPEN and CREATE, which ends with a fuse_open_out, gets: several direct writes within a file
+// may be under way at once, as they take turns here; closing needs no FLUSH.
 void Session::complete_open(const struct iovec& body) {
   if (body.iov_len < sizeof(fuse_open_out)) return;
   char* end = static_cast<char*>(body.iov_base) + body.iov_len;
   fuse_open_out open;
   std::memcpy(&open, end - sizeof open, sizeof open);
-  open.open_flags |= FOPEN_PARALLEL_DIRECT_WRITES;
+  open.open_flags |= request_flags.open_reply;
   std::memcpy(end - sizeof open, &open, sizeof open);
 }
 
@@ -132,7 +132,7 @@ ssize_t Session::write_reply(int fd, struct iovec* iov, int count, void*) {
   Session* self = self_;
   const auto* header = static_cast<const fuse_out_header*>(iov[0].iov_base);
   const bool has_body = count >= 2 && header->error == 0 && header->unique != 0;  // 0: a notification
-  if (has_body && request_flags.parallel_writes) complete_open(iov[1]);
+  if (has_body && request_flags.open_reply != 0) complete_open(iov[1]);
   if (!has_body || self == nullptr || self->init_answered_ || header->unique != self->init_unique_) {
     return ::writev(fd, iov, count);
   }

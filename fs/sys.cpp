@@ -5,8 +5,10 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/xattr.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +16,8 @@
 
 namespace limaquota {
 namespace {
+
+constexpr int rwf_dontcache = 0x80;  // of linux/fs.h, which is older here
 
 // Calls again while a signal cut the call short before it did anything.
 template <class Call>
@@ -45,7 +49,14 @@ Result<Fd> Sys::openat(int dir, const char* name, int flags, mode_t mode) {
 
 Result<void> Sys::close(Fd fd) { return done(::close(fd.release())); }
 
-Result<size_t> Sys::pread(int fd, void* buffer, size_t size, off_t offset) {
+Result<size_t> Sys::pread(int fd, void* buffer, size_t size, off_t offset, bool once) {
+  static std::atomic<bool> can_read_once{true};
+  if (once && can_read_once) {
+    const iovec vector{buffer, size};
+    const ssize_t got = retried([&] { return ::preadv2(fd, &vector, 1, offset, rwf_dontcache); });
+    if (got >= 0 || (errno != EOPNOTSUPP && errno != EINVAL)) return counted(got);
+    can_read_once = false;
+  }
   return counted(retried([&] { return ::pread(fd, buffer, size, offset); }));
 }
 

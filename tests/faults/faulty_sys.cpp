@@ -86,8 +86,9 @@ Result<Fd> FaultySys::openat(int dir, const char* name, int flags, mode_t mode) 
   return with_fault(call, [&] { return Sys::openat(dir, name, flags, mode); });
 }
 
-Result<size_t> FaultySys::pread(int fd, void* buffer, size_t size, off_t offset) {
-  return counted_with_fault("pread", size, [&](size_t part) { return Sys::pread(fd, buffer, part, offset); });
+Result<size_t> FaultySys::pread(int fd, void* buffer, size_t size, off_t offset, bool once) {
+  return counted_with_fault("pread", size,
+                            [&](size_t part) { return Sys::pread(fd, buffer, part, offset, once); });
 }
 
 Result<size_t> FaultySys::pwrite(int fd, const void* buffer, size_t size, off_t offset) {

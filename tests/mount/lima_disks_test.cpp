@@ -97,6 +97,48 @@ TEST_P(LimaDisksTest, ACloneKeepsDataAndHoles) {
   EXPECT_TRUE(home().comes_to_rest("clone"));
 }
 
+// A disk that is only read is read through the page cache, one that is written by direct I/O.
+TEST_P(LimaDisksTest, WhatIsReadIsWhatWasWrittenWhoeverOpenedFirst) {
+  const auto reader = [&] { return open_file(vm_ / "disk", O_RDONLY); };
+  ASSERT_EQ(write_range(disk_.get(), 0, 4 * MiB, 64 * KiB, 1).error, 0);
+  {
+    const Fd beside_a_writer = reader();
+    EXPECT_TRUE(has_pattern(beside_a_writer.get(), 0, 4 * MiB, 1));
+    ASSERT_EQ(write_range(disk_.get(), 1 * MiB, 1 * MiB, 64 * KiB, 2).error, 0);
+    EXPECT_TRUE(has_pattern(beside_a_writer.get(), 1 * MiB, 1 * MiB, 2));
+  }
+  disk_.close();
+  Fd first = reader();
+  EXPECT_TRUE(has_pattern(first.get(), 1 * MiB, 1 * MiB, 2));
+  disk_ = open_file(vm_ / "disk", O_RDWR);
+  ASSERT_EQ(write_range(disk_.get(), 2 * MiB, 1 * MiB, 64 * KiB, 3).error, 0);
+  EXPECT_TRUE(has_pattern(first.get(), 2 * MiB, 1 * MiB, 3));
+  disk_.close();
+  first.close();
+  for (uint32_t seed = 4; seed < 8; ++seed) {
+    // Alternating: what the page cache holds of before is not what is read after.
+    disk_ = open_file(vm_ / "disk", O_WRONLY);
+    ASSERT_EQ(write_range(disk_.get(), 0, 4 * MiB, 64 * KiB, seed).error, 0);
+    disk_.close();
+    EXPECT_TRUE(has_pattern(reader().get(), 0, 4 * MiB, seed));
+  }
+}
+
+TEST_P(LimaDisksTest, ManyWritersOfOneDiskKeepApart) {
+  constexpr uint32_t writers = 8;
+  ASSERT_EQ(errno_of(::ftruncate(disk_.get(), writers * MiB)), 0);
+  std::vector<std::thread> threads;
+  for (uint32_t i = 0; i < writers; ++i) {
+    threads.emplace_back([&, i] {
+      for (int again = 0; again < 4; ++again)
+        EXPECT_EQ(write_range(disk_.get(), i * MiB, 1 * MiB, 4 * KiB, i + 1).error, 0);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (uint32_t i = 0; i < writers; ++i) EXPECT_TRUE(has_pattern(disk_.get(), i * MiB, 1 * MiB, i + 1));
+  EXPECT_TRUE(home().comes_to_rest("vm"));
+}
+
 TEST_P(LimaDisksTest, OpensWithAndWithoutDirectIoSeeEachOthersWrites) {
   ASSERT_EQ(write_range(disk_.get(), 0, 1 * MiB).error, 0);
   const Fd direct(::open((vm_ / "disk").c_str(), O_RDWR | O_DIRECT | O_CLOEXEC));
