@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,6 +15,7 @@
 #include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/reclaim/guard.hpp"
+#include "mount-helpers/reclaim/leftovers.hpp"
 #include "mount-helpers/reclaim/qemu_img.hpp"
 #include "mount-helpers/reclaim/ranges.hpp"
 
@@ -27,11 +27,6 @@ using Json = nlohmann::json;
 
 constexpr uint64_t sample_bytes = uint64_t{64} << 20;  // compressed in a second or two
 
-// The start of the names of second files: ".disk.limaquota-".
-std::string second_prefix(const fs::path& disk) {
-  return fmt::format(".{}.limaquota-", disk.filename().string());
-}
-
 [[noreturn]] void fail(const char* what, const fs::path& path) {
   throw Refusal(fmt::format("cannot {} {}: {}", what, escape_name(path.string()), std::strerror(errno)));
 }
@@ -40,10 +35,11 @@ std::string second_prefix(const fs::path& disk) {
 class SecondFile {
  public:
   explicit SecondFile(const fs::path& disk)
-      : name_((disk.parent_path() / (second_prefix(disk) + "XXXXXX")).string()),
+      : name_(second_file_template(disk).string()),
         file_(::mkostemp(name_.data(), O_CLOEXEC)),
         guard_([this] { ::unlink(name_.c_str()); }) {
     if (!file_) fail("make", name_);
+    mark_in_use(file_.get());
   }
   ~SecondFile() {
     if (file_) ::unlink(name_.c_str());
@@ -170,15 +166,6 @@ CompressedSample sample_compression(OpenDisk& disk, const std::vector<ByteRange>
   }
   sample.compressed = std::min(Bytes(static_cast<uint64_t>(status.st_size)), sample.plain);
   return sample;
-}
-
-void remove_leftovers(const DiskLock& lock) {
-  const std::string prefix = second_prefix(lock.path());
-  std::error_code error;
-  for (fs::directory_iterator entry(lock.path().parent_path(), error), end; !error && entry != end;
-       entry.increment(error)) {
-    if (entry->path().filename().string().starts_with(prefix)) ::unlink(entry->path().c_str());
-  }
 }
 
 bool compress_image(const ReclaimRequest& request, const DiskLock& lock, const Image& image) {

@@ -24,7 +24,4 @@ struct CompressedSample {
 // At most 64 MiB in memory, spread evenly over `data`, whole granules. Throws Refusal.
 CompressedSample sample_compression(OpenDisk& disk, const std::vector<ByteRange>& data, const Image& image);
 
-// Removes what a run left behind that was killed together with its guard. The lock says that none is at work.
-void remove_leftovers(const DiskLock& lock);
-
 }  // namespace limaquota

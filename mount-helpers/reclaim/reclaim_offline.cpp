@@ -12,6 +12,7 @@
 #include "mount-helpers/reclaim/compress.hpp"
 #include "mount-helpers/reclaim/free_space.hpp"
 #include "mount-helpers/reclaim/image.hpp"
+#include "mount-helpers/reclaim/leftovers.hpp"
 #include "mount-helpers/reclaim/ranges.hpp"
 #include "mount-helpers/reclaim/reclaim.hpp"
 #include "mount-helpers/reclaim/scan.hpp"
@@ -108,7 +109,16 @@ Bytes compress_gain(const DiskLock& lock, OpenDisk& disk, const Pass& pass, cons
 void reclaim_disk(const ReclaimRequest& request, const fs::path& path, Reclaimed& all) {
   refuse_backing_file(request.home, path);
   const DiskLock lock(path);
-  if (!request.dry_run) remove_leftovers(lock);
+  for (const Leftover& left : leftovers_beside(path)) {  // the lock says that no run is at work
+    if (!request.dry_run) {
+      ::unlink(left.file.c_str());
+      continue;
+    }
+    all.would_free += left.allocated;
+    all.notes.push_back(fmt::format("{}: left behind by --compress, {}: would be removed",
+                                    escape_name(left.file.string().substr(request.home.size() + 1)),
+                                    format_size(left.allocated)));
+  }
   const Image image = examine_image(lock);
   const bool raw = image.format == "raw";
   DiskReclaimed result{.name = escape_name(path.string().substr(request.home.size() + 1)),

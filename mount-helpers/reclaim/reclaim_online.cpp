@@ -191,7 +191,9 @@ Reclaimed reclaim_online(const ReclaimRequest& request) {
     const auto inside = look_inside(request.home, before, &why);
     if (!inside) throw Refusal(fmt::format("{} does not say what it uses: {}", name, escape_name(why)));
     result.would_free = inside->reclaimable;
-    result.notes.push_back("about: what the disks have allocated, less what the guest's filesystems use");
+    result.notes.push_back(
+        "about: what the disks have allocated, less what the guest's files use; its filesystems' own tables "
+        "stay");
     return result;
   }
   if (request.clean && !ask_to_clean(request)) throw Refusal("nothing was done");

@@ -20,7 +20,7 @@ def processes_that_name(text):
                 words = file.read()
         except OSError:
             continue
-        if text.encode() in words and (b"qemu" in words or b"reclaim" in words):
+        if text.encode() in words and (b"qemu" in words or b"\0reclaim\0" in words):
             found.append(words.replace(b"\0", b" ").decode(errors="replace"))
     return found
 

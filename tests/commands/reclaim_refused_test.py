@@ -5,8 +5,8 @@ import struct
 import subprocess
 
 from guest_disk import run
-from harness import expect
-from stopped_vm import add_disk, bytes_disk, disk_of, reclaim
+from harness import MIB, expect
+from stopped_vm import add_disk, bytes_disk, disk_of, reclaim, reclaim_json
 
 
 def test_refused_disks(new_home):
@@ -72,17 +72,27 @@ def test_an_empty_qcow2(new_home):
     home.close()
 
 
-def test_a_dry_run_leaves_leftovers(new_home):
+def test_leftovers_are_named_by_a_dry_run_and_go_with_the_next_run(new_home):
     home = new_home()
     add_disk(home, "vm", bytes_disk)
-    left = os.path.join(home.source, "vm", ".disk.limaquota-abcdef")
-    with open(left, "xb"):
-        pass
+    names = (".disk.limaquota-abcdef", ".disk.limaquota-Abc123", ".other.limaquota-abcdef", ".disk.limaquota-long123")
+    for name in names:
+        with open(os.path.join(home.source, "vm", name), "xb") as file:
+            file.write(os.urandom(MIB))
     home.mount()
-    reclaim(home, "vm", "--offline", "--dry-run")
-    expect(os.path.exists(os.path.join(home.mountpoint, "vm", os.path.basename(left))), "a dry run deleted something")
-    reclaim(home, "vm", "--offline")
-    expect(not os.path.exists(os.path.join(home.mountpoint, "vm", os.path.basename(left))), "not cleaned up")
+    paths = [os.path.join(home.mountpoint, "vm", name) for name in names]
+    before = reclaim_json(home, "vm", "--offline", "--dry-run")
+    told = [note for note in before["notes"] if "left behind" in note]
+    expect(len(told) == 2 and all(f"vm/{name}:" in " ".join(told) for name in names[:2]), f"{before}")
+    expect(all(map(os.path.exists, paths)), "a dry run deleted something")
+    with open(paths[0], "rb") as at_work:
+        fcntl.flock(at_work, fcntl.LOCK_EX)
+        during = reclaim_json(home, "vm", "--offline", "--dry-run")
+    expect([names[1] in note for note in during["notes"]] == [True], f"one that is worked on is named: {during}")
+    expect(before["would_free"] - during["would_free"] >= MIB, f"{before} {during}")
+    done = reclaim_json(home, "vm", "--offline")
+    expect(done["used_before"] - done["used_after"] >= before["would_free"] - 65536, f"{before} {done}")
+    expect([os.path.exists(path) for path in paths] == [False, False, True, True], "others' files, or not cleaned up")
     home.close()
 
 
