@@ -56,11 +56,15 @@ struct User {
   std::string what;  // a clause for people
 };
 
-std::optional<User> find_user(const std::string& tree) {
+constexpr const char* daemon_command = "limaquota";
+
+// `daemons`: those that serve the tree count too.
+std::optional<User> find_user(const std::string& tree, bool daemons) {
   std::optional<User> found;
   const std::string self = std::to_string(::getpid());
   for_each_name("/proc", [&](const std::string& pid) {
     if (found || std::isdigit(static_cast<unsigned char>(pid[0])) == 0 || pid == self) return;
+    if (!daemons && command_of(pid) == daemon_command) return;
     const std::string base = "/proc/" + pid;
     for (const char* what : {"/cwd", "/exe", "/root"}) {
       const std::string target = link_target(base + what);
@@ -114,7 +118,7 @@ std::optional<MountedAt> mount_of(const std::string& path) {
 }
 
 std::optional<std::string> user_of_tree(const std::string& tree) {
-  const auto user = find_user(tree);
+  const auto user = find_user(tree, false);
   if (!user) return std::nullopt;
   return user->what;
 }
@@ -149,11 +153,11 @@ std::optional<std::string> reason_against_mount(const std::string& source, const
     return fmt::format("{} is in use: VMs are running ({}): stop them first: limactl stop {}", source,
                        fmt::join(names, ", "), fmt::join(words, " "));
   }
-  auto user = find_user(source);
+  auto user = find_user(source, true);
   // After an unmount the daemon lets go of the tree a moment later.
-  for (int i = 0; i < ending_daemon_looks && user && user->command == "limaquota"; ++i) {
+  for (int i = 0; i < ending_daemon_looks && user && user->command == daemon_command; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    user = find_user(source);
+    user = find_user(source, true);
   }
   if (user) return fmt::format("{} is in use: {}", source, user->what);
   return std::nullopt;

@@ -14,6 +14,7 @@
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/doctor.hpp"
 #include "mount-helpers/lima_vms.hpp"
+#include "mount-helpers/reclaim/leftovers.hpp"
 #include "mount-helpers/survey.hpp"
 
 namespace limaquota {
@@ -137,6 +138,15 @@ void check_links(const Patient& patient, Findings& findings) {
   }
 }
 
+void check_leftovers(const Patient& patient, Findings& findings) {
+  for (const Leftover& leftover : leftovers_in(patient.home)) {
+    findings.push_back({Severity::warning, "reclaim",
+                        fmt::format("{} ({}) was left behind by a run that was cut off",
+                                    escape_name(leftover.file.string()), format_size(leftover.allocated)),
+                        "rm " + shell_quoted(leftover.file.string())});
+  }
+}
+
 }  // namespace
 
 void check_tree(const Patient& patient, Findings& findings) {
@@ -147,6 +157,7 @@ void check_tree(const Patient& patient, Findings& findings) {
     findings.push_back({Severity::problem, "tree", refusal.what(), ""});
   }
   check_links(patient, findings);
+  check_leftovers(patient, findings);
 }
 
 }  // namespace limaquota

@@ -4,9 +4,11 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "accounting/names.hpp"
@@ -21,6 +23,8 @@
 namespace limaquota {
 namespace {
 
+constexpr int busy_looks = 20;
+
 // "a (process 123), b (process 456)"
 std::string list_of(const std::vector<LimaVm>& vms) {
   std::string list;
@@ -31,16 +35,27 @@ std::string list_of(const std::vector<LimaVm>& vms) {
   return list;
 }
 
-void unmount(const std::string& mountpoint, bool lazy, bool dead) {
-  std::string complaint;
+// What fusermount3 or umount2(2) complains of; empty where it is unmounted.
+std::string complaint_of_unmount(const std::string& mountpoint, bool lazy) {
   if (::geteuid() == 0) {
-    if (::umount2(mountpoint.c_str(), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0) return;
-    complaint = std::strerror(errno);
-  } else {
-    const Ended ended = run_program({"fusermount3", lazy ? "-uz" : "-u", "--", mountpoint});
-    if (ended.ok()) return;
-    complaint = ended.complaint() + (ended.status == 127 ? " (it is in the package fuse3)" : "");
+    return ::umount2(mountpoint.c_str(), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0
+               ? ""
+               : std::strerror(errno);
   }
+  const Ended ended = run_program({"fusermount3", lazy ? "-uz" : "-u", "--", mountpoint});
+  if (ended.ok()) return "";
+  return ended.complaint() + (ended.status == 127 ? " (it is in the package fuse3)" : "");
+}
+
+void unmount(const std::string& mountpoint, bool lazy, bool dead) {
+  std::string complaint = complaint_of_unmount(mountpoint, lazy);
+  // Whoever looks at the open files of all processes holds the mount for a moment.
+  for (int i = 0; i < busy_looks && complaint.find(std::strerror(EBUSY)) != std::string::npos; ++i) {
+    if (dead || user_of_tree(mountpoint)) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    complaint = complaint_of_unmount(mountpoint, lazy);
+  }
+  if (complaint.empty()) return;
   if (complaint.find(std::strerror(EBUSY)) == std::string::npos) {
     throw Refusal(fmt::format("cannot unmount {}: {}", mountpoint, complaint));
   }

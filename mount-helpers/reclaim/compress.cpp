@@ -35,9 +35,9 @@ constexpr uint64_t sample_bytes = uint64_t{64} << 20;  // compressed in a second
 class SecondFile {
  public:
   explicit SecondFile(const fs::path& disk)
-      : name_(second_file_template(disk).string()),
-        file_(::mkostemp(name_.data(), O_CLOEXEC)),
-        guard_([this] { ::unlink(name_.c_str()); }) {
+      : name_(new_second_file(disk).string()),
+        guard_([this] { ::unlink(name_.c_str()); }),  // before there is a file
+        file_(::open(name_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, S_IRUSR | S_IWUSR)) {
     if (!file_) fail("make", name_);
     mark_in_use(file_.get());
   }
@@ -64,8 +64,8 @@ class SecondFile {
 
  private:
   std::string name_;
-  Fd file_;
   Guard guard_;
+  Fd file_;
 };
 
 // The start of the command, without names; what is made is as the image is.

@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <random>
+#include <string_view>
 
 #include "accounting/layout.hpp"
 #include "fs/fd.hpp"
@@ -15,10 +17,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view mark = ".limaquota-";
-constexpr std::string_view any = "XXXXXX";
+constexpr size_t random_letters = 6;
 
 bool is_second_name(std::string_view name) {
-  const size_t at = name.size() - std::min(name.size(), mark.size() + any.size());
+  const size_t at = name.size() - std::min(name.size(), mark.size() + random_letters);
   return name.starts_with('.') && at > 1 && name.substr(at, mark.size()) == mark;
 }
 
@@ -36,8 +38,13 @@ void add_leftovers(const fs::path& directory, std::vector<Leftover>& found) {
 
 }  // namespace
 
-fs::path second_file_template(const fs::path& disk) {
-  return disk.parent_path() / ("." + disk.filename().string() + std::string(mark) + std::string(any));
+fs::path new_second_file(const fs::path& disk) {
+  constexpr std::string_view letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+  std::random_device random;
+  std::uniform_int_distribution<size_t> one_of(0, letters.size() - 1);
+  std::string name = "." + disk.filename().string() + std::string(mark);
+  for (size_t i = 0; i < random_letters; ++i) name += letters[one_of(random)];
+  return disk.parent_path() / name;
 }
 
 void mark_in_use(int file) { ::flock(file, LOCK_EX | LOCK_NB); }

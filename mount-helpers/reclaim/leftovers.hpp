@@ -18,8 +18,9 @@ struct Leftover {
   Bytes allocated;
 };
 
-// The name of a second file, as a template for mkstemp(3): ".disk.limaquota-XXXXXX" beside the disk.
-std::filesystem::path second_file_template(const std::filesystem::path& disk);
+// A name for a second file, beside the disk, that no file has: ".disk.limaquota-" and six letters. Known
+// before the file is there, so that a guard can be.
+std::filesystem::path new_second_file(const std::filesystem::path& disk);
 
 // Says that the open second file is being worked on, until it is closed here and in every child.
 void mark_in_use(int file);

@@ -137,6 +137,18 @@ def test_what_is_not_limited_is_a_problem(new_home):
     home.close()
 
 
+def test_what_a_cut_off_reclaim_left_is_a_warning(new_home):
+    home = healthy(new_home(in_place=True))
+    left = os.path.join(home.source, "vm/.disk.limaquota-a1B2c3")
+    write(left, "x" * MIB)
+    write(os.path.join(home.source, "vm/.disk.somebody-else"), "x")
+    home.mount()
+    expect_finding(examine(home, 0), "warning", "reclaim", left, "rm " + left)
+    os.unlink(left)
+    expect(not [f for f in examine(home, 0) if f["topic"] == "reclaim"], "nothing is left")
+    home.close()
+
+
 def test_links_across_accounts_and_unreadable_directories_are_warnings(new_home):
     home = healthy(new_home(in_place=True))
     write(os.path.join(home.source, "other/disk"), "x" * MIB)
