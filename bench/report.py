@@ -110,7 +110,7 @@ def footer(whole):
     rounds = [len(values) for result in whole["results"] for values in result["samples"].values()]
     load = whole["started"]["load_average"][0]
     lines = [f"On {machine.sentence(whole['machine'])}; {min(rounds, default=0)} to {max(rounds, default=0)} rounds, "
-             f"load at the start {load:.1f}, {whole['started']['time']}.",
+             f"load at the start {load:.1f}, at the end {whole['ended']['load_average'][0]:.1f}, {whole['started']['time']}.",
              "Ratios above 1: limaquota is better; median of the rounds' ratios (least..most)."]
     skipped = {f"skipped: {reason}" for result in compared(whole) for reason in result["skipped"].values()}
     return lines + sorted(skipped) + (["--quick: too short to be believed."] if whole["quick"] else [])
