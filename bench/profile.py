@@ -2,7 +2,8 @@
 """Where each microsecond of a 4 KiB write goes: profile.py [PROGRAM], as root, in a namespace of its own.
 
 Samples fio and the daemon by `perf record -e cpu-clock` (works without hardware counters) while fio overwrites a disk on
-tmpfs, and prints the CPU time of each part, in microseconds a write; then the same of a write that does nothing, the floor.
+tmpfs, both on one CPU, and prints the CPU time of each part, in microseconds a write; then the same of a write that does
+nothing, the floor.
 PROGRAM is limaquota (the default) or one of bench/peers.py. bench/run.sh must have built what is looked at:
 
     sudo unshare --mount --pid --fork --kill-child --mount-proc bench/profile.py
@@ -91,6 +92,7 @@ def main(arguments):
         print(f"profile.py: no {wanted} here", file=sys.stderr)
         return 1
     run("mount", "--make-rprivate", "/")
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with backing("tmpfs", os.path.join(BUILD, "bench", "work"), FULL) as place:
         for peer in (peers[0], EMPTY):
             profile(peer, place)

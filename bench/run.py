@@ -36,6 +36,8 @@ def parse(arguments):
     parser.add_argument("--rounds", type=int, help="rounds of each row (default 5; 2 with --quick)")
     parser.add_argument("--rows", metavar="REGEX", default="", help="only rows whose name has a match; `kernel` runs so only")
     parser.add_argument("--on", metavar="FS,...", default="tmpfs,ext4", help="filesystems (default tmpfs,ext4)")
+    parser.add_argument("--one-cpu", action="store_true",
+                        help="writers and daemons on one CPU: what each costs, without what the scheduler makes of it")
     parser.add_argument("--json", metavar="FILE", help="write all samples, and what they were taken on")
     parser.add_argument("--markdown", metavar="FILE", help="write the table as Markdown")
     parser.add_argument("--svg", metavar="FILE", help="draw the ratios")
@@ -134,6 +136,8 @@ def main(arguments):
             whole = json.load(file)
     else:
         allow_open_files()
+        if options.one_cpu:
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         whole = {"machine": machine.facts((*COMPARED, UNMETERED)), "started": machine.now(), "quick": options.quick,
                  "results": []}
         measure_all(options, whole["results"], lambda: save(whole, options.json))
