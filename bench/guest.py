@@ -222,7 +222,7 @@ class Run:
                 subprocess.run(["qemu-img", "convert", "-f", self.guest.format, "-O", "raw", disk, raw], check=True)
                 disk = raw
             fsck = subprocess.run(["/sbin/e2fsck", "-fn", disk], capture_output=True, text=True, check=False)
-            self.promises.check(fsck.returncode == 0, f"e2fsck -fn: clean: {fsck.stdout.strip().splitlines()[-1]}")
+            self.promises.check(fsck.returncode == 0, f"e2fsck -fn: clean: {fsck.stdout.strip().splitlines()[-1].split(': ')[-1]}")
             kept = os.path.join(scratch, "result.tar")
             subprocess.run(["/sbin/debugfs", "-R", f"dump /root/result.tar {kept}", disk], capture_output=True, check=True)
             with open(kept, "rb") as file:
