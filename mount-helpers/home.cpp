@@ -118,7 +118,7 @@ Report parse_report(const std::string& text, const std::string& origin) {
   return report;
 }
 
-UsageReader::UsageReader(std::string home, std::string name)
+UsageReader::UsageReader(std::string home, const std::string& name)
     : home_(std::move(home)), path_(usage_path(home_, name)) {}
 
 std::optional<std::string> UsageReader::read_if_mounted(const std::function<bool()>& keep_on) {

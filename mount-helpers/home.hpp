@@ -20,7 +20,7 @@ std::string choose_home(const std::string& given);
 // Reads `.usage/<name>` of the home, again and again. Not thread safe.
 class UsageReader {
  public:
-  UsageReader(std::string home, std::string name);
+  UsageReader(std::string home, const std::string& name);
 
   // The text; nothing where limaquota is not mounted there. Throws Refusal where it cannot be read, where the
   // daemon does not answer in time (mount_state.hpp), and where `keep_on`, asked while it waits, says no.
