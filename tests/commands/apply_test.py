@@ -50,6 +50,14 @@ class Applied:
         expect(result.returncode == status, f"apply {arguments}: status {result.returncode}: {text}")
         return text
 
+    def start(self, half=""):
+        """apply of "vm", whose limactl hangs: a process."""
+        environment = {**os.environ, "PATH": f"{self.bin}:{os.environ['PATH']}", "RECORD": self.record, "FAILS": "",
+                       "HANGS": "yes", "HALF": half}
+        return subprocess.Popen([self.home.limaquota, "apply", self.template, "--name", "vm", "--home",
+                                 self.home.mountpoint], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                env=environment)
+
     def calls(self):
         if not os.path.exists(self.record):
             return []
@@ -104,12 +112,8 @@ def test_a_failing_limactl_takes_the_limit_back(new_home):
 def test_an_apply_that_is_ended_takes_the_limit_back(new_home):
     applied = mounted(new_home)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        environment = {**os.environ, "PATH": f"{applied.bin}:{os.environ['PATH']}", "RECORD": applied.record,
-                       "FAILS": "", "HANGS": "yes"}
         calls = len(applied.calls())
-        process = subprocess.Popen([applied.home.limaquota, "apply", applied.template, "--name", "vm", "--home",
-                                    applied.home.mountpoint], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                   env=environment)
+        process = applied.start()
         wait_for(lambda before=calls: len(applied.calls()) > before, "limactl is called")
         expect(applied.limit_text("vm") == "limit 64MiB\n", "the limit is there meanwhile")
         process.send_signal(number)
@@ -133,11 +137,7 @@ def test_a_vm_that_is_made_half_way_goes_or_keeps_its_limit(new_home):
 
 def test_a_half_made_vm_goes_where_apply_is_ended(new_home):
     applied = mounted(new_home)
-    environment = {**os.environ, "PATH": f"{applied.bin}:{os.environ['PATH']}", "RECORD": applied.record,
-                   "FAILS": "", "HANGS": "yes", "HALF": "yes"}
-    with subprocess.Popen([applied.home.limaquota, "apply", applied.template, "--name", "vm", "--home",
-                           applied.home.mountpoint], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                          env=environment) as process:
+    with applied.start(half="yes") as process:
         wait_for(lambda: os.path.exists(os.path.join(applied.home.mountpoint, "vm", "lima.yaml")), "it is half made")
         process.send_signal(signal.SIGTERM)
         expect(process.wait(60) == 1, f"status {process.returncode}")
@@ -148,11 +148,7 @@ def test_a_half_made_vm_goes_where_apply_is_ended(new_home):
 
 def test_a_second_apply_of_the_name_touches_nothing_of_the_first(new_home):
     applied = mounted(new_home)
-    environment = {**os.environ, "PATH": f"{applied.bin}:{os.environ['PATH']}", "RECORD": applied.record,
-                   "FAILS": "", "HANGS": "yes"}
-    with subprocess.Popen([applied.home.limaquota, "apply", applied.template, "--name", "vm", "--home",
-                           applied.home.mountpoint], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                          env=environment) as first:
+    with applied.start() as first:
         wait_for(lambda: len(applied.calls()) == 1, "limactl is called")
         for options in ((), ("--force",)):
             text = applied.run(applied.template, "--name", "vm", *options, status=1, fails="create")
@@ -167,11 +163,7 @@ def test_a_second_apply_of_the_name_touches_nothing_of_the_first(new_home):
 
 def test_a_limit_that_somebody_set_meanwhile_is_not_taken_back(new_home):
     applied = mounted(new_home)
-    environment = {**os.environ, "PATH": f"{applied.bin}:{os.environ['PATH']}", "RECORD": applied.record,
-                   "FAILS": "", "HANGS": "yes"}
-    with subprocess.Popen([applied.home.limaquota, "apply", applied.template, "--name", "vm", "--home",
-                           applied.home.mountpoint], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                          env=environment) as process:
+    with applied.start() as process:
         wait_for(lambda: len(applied.calls()) == 1, "limactl is called")
         kept = applied.set_limit_text("vm", "limit 3GiB\n")
         process.send_signal(signal.SIGTERM)

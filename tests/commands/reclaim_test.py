@@ -248,13 +248,19 @@ def test_zero_clusters_that_keep_their_place_are_given_back(new_home):
     home.close()
 
 
-def test_zero_clusters_above_a_backing_file_still_read_as_zeros(new_home):
-    home = new_home()
+def add_overlay(home, name):
+    """A VM of a raw `basedisk` and an empty qcow2 `name` above it: (what the basedisk holds, the path of the qcow2)."""
     content = add_disk(home, "vm", bytes_disk)
     directory = os.path.join(home.source, "vm")
     os.rename(os.path.join(directory, "disk"), os.path.join(directory, "basedisk"))
-    disk = os.path.join(directory, "disk")
-    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "basedisk", disk)
+    overlay = os.path.join(directory, name)
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "basedisk", overlay)
+    return content, overlay
+
+
+def test_zero_clusters_above_a_backing_file_still_read_as_zeros(new_home):
+    home = new_home()
+    content, disk = add_overlay(home, "disk")
     run("qemu-io", "-f", "qcow2", "-c", f"write -q -P 7 0 {2 * MIB}", "-c", f"write -q -z 0 {MIB}", disk)
     home.mount()
     before = allocated(disk_of(home, "vm"))
@@ -281,13 +287,9 @@ def test_a_full_vm_is_reclaimed(new_home):
 def test_a_symlinked_disk_and_its_backing_file(new_home):
     """Lima 2.0's layout, migrated: disk -> diffdisk, backed by basedisk. The overlay alone is worked on."""
     home = new_home()
-    content = add_disk(home, "vm", bytes_disk)
-    directory = os.path.join(home.source, "vm")
-    os.rename(os.path.join(directory, "disk"), os.path.join(directory, "basedisk"))
-    diff = os.path.join(directory, "diffdisk")
-    run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "basedisk", diff)
+    content, diff = add_overlay(home, "diffdisk")
     run("qemu-io", "-f", "qcow2", "-c", "write -P 0 0 4M", "-c", "write -P 7 4M 1M", diff)
-    os.symlink("diffdisk", os.path.join(directory, "disk"))
+    os.symlink("diffdisk", os.path.join(home.source, "vm", "disk"))
     expected = bytes(4 * MIB) + b"\7" * MIB + content[5 * MIB:]
     home.mount()
     base = allocated(os.path.join(home.mountpoint, "vm", "basedisk"))

@@ -60,11 +60,11 @@ def limits(home, name="vm"):
         return file.read()
 
 
-def paused(new_home, mib=24):
+def paused(new_home, mib=24, limited="vm"):
     home = new_home(in_place=True)
     vm = home.add_vm("vm", "raw", mib, 256)
     home.mount()
-    home.run("set", "vm", "32MiB", "--home", home.mountpoint)
+    home.run("set", limited, "32MiB", "--home", home.mountpoint)
     vm.start()
     vm.wait_paused()
     return home, vm
@@ -173,12 +173,7 @@ def test_terminated_it_ends_the_loan(new_home):
 
 
 def test_killed_it_leaves_a_vm_of_the_default_without_a_limit_of_its_own(new_home):
-    home = new_home(in_place=True)
-    vm = home.add_vm("vm", "raw", 24, 256)
-    home.mount()
-    home.run("set", "_default", "32MiB", "--home", home.mountpoint)
-    vm.start()
-    vm.wait_paused()
+    home, vm = paused(new_home, limited="_default")
     stop = Stop(home, "#!/bin/sh\necho called >>{record}\nexec sleep 30\n")
     process = stop.start("vm")
     wait_for(stop.recorded, "limactl is called")
@@ -274,12 +269,7 @@ def test_killed_its_loan_ends(new_home):
 
 
 def test_a_vm_that_was_of_the_default_limit_has_no_file_afterwards(new_home):
-    home = new_home(in_place=True)
-    vm = home.add_vm("vm", "raw", 24, 256)
-    home.mount()
-    home.run("set", "_default", "32MiB", "--home", home.mountpoint)
-    vm.start()
-    vm.wait_paused()
+    home, vm = paused(new_home, limited="_default")
     Stop(home).run("vm")
     expect(not os.path.exists(os.path.join(home.mountpoint, ".quota", "vm")), "it has a limit file now")
     ended(vm)
