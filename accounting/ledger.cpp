@@ -263,8 +263,11 @@ void Ledger::apply_locked(const Change& change) {
   // Something was freed: whether the account is full shows at the next write.
   if (change.charge_after < change.charge_before) payer(own).pressed_budget = false;
   if (change.disk != 0) {
-    if (const auto disk = disks_.find(change.disk); disk != disks_.end())
+    if (const auto disk = disks_.find(change.disk); disk != disks_.end()) {
       disk->second.allocated = change.charge_after;
+      ImageHeader& header = disk->second.header;
+      if (header.format == ImageFormat::raw) header.virtual_size = change.disk_size;
+    }
   }
 }
 
@@ -314,13 +317,6 @@ void Ledger::drop_disk(uint64_t inode) {
 void Ledger::set_disk_header(uint64_t inode, const ImageHeader& header) {
   const std::lock_guard lock(mutex_);
   if (const auto found = disks_.find(inode); found != disks_.end()) found->second.header = header;
-}
-
-void Ledger::set_disk_size(uint64_t inode, Bytes file_size) {
-  const std::lock_guard lock(mutex_);
-  const auto found = disks_.find(inode);
-  if (found == disks_.end() || found->second.header.format != ImageFormat::raw) return;
-  found->second.header.virtual_size = file_size;
 }
 
 void Ledger::tick(double seconds_since_last) {

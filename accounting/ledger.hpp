@@ -60,7 +60,8 @@ struct Change {
   AccountId account = 0;
   Bytes charge_before, charge_after;
   Bytes slack_before, slack_after;
-  uint64_t disk = 0;  // the inode's disk record, whose `allocated` follows; 0: none
+  uint64_t disk = 0;  // the inode's disk record, which follows; 0: none
+  Bytes disk_size{};  // of its file: the virtual size of a raw image
 };
 
 // Why a reservation was not given.
@@ -149,7 +150,6 @@ class Ledger {
   void put_disk(uint64_t inode, const DiskRecord& record);
   void drop_disk(uint64_t inode);
   void set_disk_header(uint64_t inode, const ImageHeader& header);
-  void set_disk_size(uint64_t inode, Bytes file_size);  // a raw image's virtual size is its file's
 
   // --- figures ---
   void tick(double seconds_since_last);  // feeds the growth figures

@@ -88,6 +88,8 @@ def passthrough_ll(cache):
 NATIVE = Peer("native", "the backing filesystem itself", is_peer=False)
 LIMAQUOTA = Peer("limaquota", "limaquota, limits on", ("mount", "-f", "{source}", "{mountpoint}"), "limaquota",
                  is_peer=False)
+URING = Peer("limaquota io_uring", "limaquota -o io_uring, limits on",
+             ("mount", "-f", "-o", "io_uring", "{source}", "{mountpoint}"), "limaquota", is_peer=False)
 UNMETERED = Peer("unmetered", "limaquota with accounting compiled to pass", LIMAQUOTA.arguments, "limaquota_unmetered",
                  is_peer=False)
 EMPTY = Peer("empty write", "limaquota with writes that do nothing: the floor", LIMAQUOTA.arguments, "limaquota_empty",
@@ -103,4 +105,5 @@ COMPARED = (
     # mergerfs by default refuses to create where less than 4 GiB are free.
     Peer("mergerfs", "mergerfs", ("-f", "-o", "minfreespace=0", "{source}", "{mountpoint}"), "mergerfs"),
     LIMAQUOTA,
+    URING,
 )

@@ -33,6 +33,10 @@ class Backing {
   }  // bytes that one allocation takes at least (bigalloc cluster, huge page)
   // tmpfs with huge pages: it may give back the tail of one when memory is short, without a call of ours.
   bool gives_back_huge_pages() const { return kind_ == BackingKind::tmpfs && unit_ > block_; }
+  // Whether writing over a block that is written, and not shared, allocates nothing here.
+  bool overwrites_in_place() const {
+    return kind_ == BackingKind::ext4 || kind_ == BackingKind::xfs || kind_ == BackingKind::tmpfs;
+  }
   // Whether copy_file_range shares blocks here.
   bool can_share() const { return kind_ == BackingKind::xfs || kind_ == BackingKind::btrfs; }
   // Bytes that copy-on-write of one block may allocate in a file.

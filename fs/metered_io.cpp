@@ -72,6 +72,15 @@ uint64_t MeteredIo::unit_of(Inode& inode, int fd) {
   return std::max(backing_.unit(), inode.hints.extent_size);
 }
 
+bool MeteredIo::in_place(Inode& inode, int fd, ByteRange range) {
+  if (!backing_.overwrites_in_place() || range.end() > inode.size || inode.sharing > 0) return false;
+  // A file without blocks may have its data in the inode.
+  if (inode.charge.bytes == Bytes(0)) return false;
+  const BlockRange blocks = range.blocks(backing_.block());
+  const auto counts = inode.map.count(blocks, backing_.fill_from(fd, &inode.maybe_shared));
+  return counts && counts->written == blocks.count && !inode.maybe_shared;
+}
+
 MeteredIo::Need MeteredIo::far_need(Inode& inode, ByteRange range) const {
   const uint64_t unit = std::max(backing_.unit(), inode.hints.extent_size);
   Need need;
@@ -235,6 +244,11 @@ Result<size_t> MeteredIo::write_granted(Inode& inode, int fd, const char* data, 
 Result<size_t> MeteredIo::write(Inode& inode, int fd, const char* data, size_t size, uint64_t offset) {
   if (size == 0) return size_t{0};
   std::unique_lock lock(inode.mutex);
+  if (in_place(inode, fd, {offset, size})) {
+    auto overwritten = backing_.sys().pwrite(fd, data, size, static_cast<off_t>(offset));
+    if (!overwritten || *overwritten < size) finish(inode, fd, Reservation(), {});
+    return overwritten;
+  }
   auto grant = admit(inode, fd, {offset, size}, true, lock);
   if (!grant) return grant.error();
   auto written = write_granted(inode, fd, data, {offset, grant->length}, grant->need.exact);
@@ -267,8 +281,8 @@ void MeteredIo::finish(Inode& inode, int fd, Reservation reservation, const Need
 void MeteredIo::changes_of(Inode& inode, Bytes charge_after, Bytes slack_after, Changes& changes) {
   NodeId disk = inode.charge.is_disk ? inode.id : 0;
   for (const AccountId account : accounts(inode)) {
-    changes.push_back(
-        {account, inode.charge.bytes, charge_after, inode.slack, slack_after, std::exchange(disk, 0)});
+    changes.push_back({account, inode.charge.bytes, charge_after, inode.slack, slack_after,
+                       std::exchange(disk, 0), Bytes(inode.size)});
   }
   inode.charge.bytes = charge_after;
   inode.slack = slack_after;

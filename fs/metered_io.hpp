@@ -1,9 +1,10 @@
 // Metered I/O: reserve, system call, commit. Every allocation in the tree happens in here, and the
 // reservation is made before the system call, so a limit is never exceeded, not for a moment.
 //
-// Two ways through a write. Far from every limit the whole range is reserved without a look at the map. Where
-// that does not fit, the allocation map says what the write needs exactly; where that does not fit either,
-// slack is settled, operations under way are waited for, and then as much is written as fits.
+// Three ways through a write. What the allocation map knows to be in place is only written. Far from every
+// limit the whole range is reserved whatever the map says. Where that does not fit, the map says what the
+// write needs exactly; where that does not fit either, slack is settled, operations under way are waited for,
+// and then as much is written as fits.
 #pragma once
 
 #include <initializer_list>
@@ -74,6 +75,8 @@ class MeteredIo {
     Need need;
   };
 
+  // Whether every block of the range is written and the file's own: then nothing changes but the data.
+  bool in_place(Inode& inode, int fd, ByteRange range);
   Need far_need(Inode& inode, ByteRange range) const;
   Result<Need> exact_need(Inode& inode, int fd, ByteRange range);
   Bytes slack_growth(const Inode& inode, uint64_t extents) const;

@@ -24,6 +24,7 @@
 #include "fs/mount_channel.hpp"
 #include "fs/preflight.hpp"
 #include "fs/session.hpp"
+#include "fs/uring.hpp"
 
 namespace limaquota {
 namespace {
@@ -126,7 +127,7 @@ int serve(const MountOptions& options, const std::string& source, const std::str
   }
   auto opened = open_mount({source, mountpoint, options.allow_other, options.flags});
   if (const auto* failure = std::get_if<MountFailure>(&opened)) return starter.fail_with(failure->message);
-  Session session(fs, std::move(std::get<Fd>(opened)));
+  Session session(fs, std::move(std::get<Fd>(opened)), options.io_uring);
   if (!session.good()) {
     detach_mount(mountpoint);
     return starter.fail_with("libfuse does not start");
@@ -197,6 +198,9 @@ int mount_home(const MountOptions& options, Sys& sys) {
   const std::string source = resolved(options.source);
   const std::string mountpoint = resolved(options.mountpoint);
   if (const auto reason = reason_against_mount(source, mountpoint)) return fail(*reason);
+  if (options.io_uring) {
+    if (const auto reason = reason_against_uring()) return fail(*reason);
+  }
   Fd root(::open(source.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!root) return fail(fmt::format("cannot open {}: {}", source, std::strerror(errno)));
   Fd pipe_to_parent;

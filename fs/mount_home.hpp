@@ -17,6 +17,7 @@ struct MountOptions {
       false;  // stay in front and log to stderr; else return when the mount answers, log to syslog
   bool allow_other = false;
   bool refuse_with_edquot = false;  // EDQUOT instead of ENOSPC for what is beyond the budget
+  bool io_uring = false;            // requests by FUSE over io_uring, see fs/uring.hpp
   // The other mount options, as mount(8) spells them: ro, rw, dev, nodev, suid, nosuid, exec, noexec, atime,
   // noatime, sync, dirsync, async, default_permissions (always on). Anything else is refused with a clear
   // line.

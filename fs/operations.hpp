@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <span>
 
 #include "fs/filesystem.hpp"
 #include "fs/log.hpp"
@@ -17,8 +18,9 @@ fuse_lowlevel_ops operation_table();
 
 // What libfuse 3.14 does not hand on of the request that this thread serves, and of its reply.
 struct RequestFlags {
-  bool kill_set_id = false;  // the caller may not keep set-id bits
-  uint32_t open_reply = 0;   // FOPEN_* flags for the reply of an open
+  bool kill_set_id = false;     // the caller may not keep set-id bits
+  uint32_t open_reply = 0;      // FOPEN_* flags for the reply of an open
+  std::span<char> reply_space;  // where data for the reply need not be copied from; or empty
 };
 extern thread_local RequestFlags request_flags;
 

@@ -65,6 +65,14 @@ void release(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
   });
 }
 
+// Memory for the data of a reply, this thread's own.
+char* reply_space(size_t size) {
+  if (request_flags.reply_space.size() >= size) return request_flags.reply_space.data();
+  thread_local std::vector<char> buffer;
+  if (buffer.size() < size) buffer.resize(size);
+  return buffer.data();
+}
+
 void read(fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) {
@@ -72,12 +80,10 @@ void read(fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, fuse_file_in
       if (!text) return void(fuse_reply_err(req, text.error().value));
       return void(fuse_reply_buf(req, text->data(), text->size()));
     }
-    thread_local std::vector<char> buffer;
-    if (buffer.size() < size) buffer.resize(size);
-    const auto got =
-        fs.backing.sys().pread(backing_fd(fi), buffer.data(), size, offset, (fi->fh & read_once) != 0);
+    char* to = reply_space(size);
+    const auto got = fs.backing.sys().pread(backing_fd(fi), to, size, offset, (fi->fh & read_once) != 0);
     if (!got) return void(fuse_reply_err(req, got.error().value));
-    fuse_reply_buf(req, buffer.data(), *got);
+    fuse_reply_buf(req, to, *got);
   });
 }
 
@@ -97,10 +103,9 @@ void write(fuse_req_t req, fuse_ino_t id, const char* data, size_t size, off_t o
         written = fs.io.write(inode, backing_fd(fi), data, size, at);
       }
       if (!written) return void(fuse_reply_err(req, written.error().value));
-      if (inode.charge.is_disk) {
+      if (inode.charge.is_disk && at < image_header_bytes) {
         const std::lock_guard lock(inode.mutex);
-        if (at < image_header_bytes) fs.accounts.read_header(id, inode.path.get(), inode.size);
-        fs.ledger.set_disk_size(id, Bytes(inode.size));
+        fs.accounts.read_header(id, inode.path.get(), inode.size);
       }
       fuse_reply_write(req, *written);
     });
@@ -131,10 +136,6 @@ void fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t leng
         const KeepSetId keep(inode.may_have_set_id);
         done = fs.io.fallocate(inode, backing_fd(fi), mode, static_cast<uint64_t>(offset),
                                static_cast<uint64_t>(length));
-      }
-      if (done && inode.charge.is_disk) {
-        const std::lock_guard lock(inode.mutex);
-        fs.ledger.set_disk_size(id, Bytes(inode.size));
       }
       reply(req, done);
     });

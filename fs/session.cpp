@@ -1,6 +1,7 @@
 #include "fs/session.hpp"
 
 #include <linux/fuse.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 
@@ -9,12 +10,14 @@
 #include <cstring>
 
 #include "fs/caller.hpp"
+#include "fs/uring.hpp"
 
 namespace limaquota {
 namespace {
 
-// A request is at most max_write and its headers.
-constexpr size_t buffer_bytes = (size_t{1} << 20) + (size_t{64} << 10);
+constexpr size_t max_payload = size_t{1} << 20;  // max_write of INIT
+// A request is at most that and its headers.
+constexpr size_t buffer_bytes = max_payload + (size_t{64} << 10);
 constexpr size_t most_threads = 1024;
 // In flags2 of INIT, from Linux 6.6 on: shared mappings of files opened with direct I/O.
 constexpr uint32_t direct_io_allow_mmap = uint32_t{1} << (36 - 32);
@@ -40,6 +43,20 @@ template <class Body>
 const Body* body_of(const char* data, size_t size) {
   if (size < sizeof(fuse_in_header) + sizeof(Body)) return nullptr;
   return reinterpret_cast<const Body*>(data + sizeof(fuse_in_header));
+}
+
+// The entry of io_uring whose request this thread serves.
+thread_local UringEntry* entry_in_service = nullptr;
+
+void run_on_cpu(unsigned cpu) {
+  const size_t bytes = CPU_ALLOC_SIZE(cpu + 1);
+  cpu_set_t* set = CPU_ALLOC(cpu + 1);
+  if (set == nullptr) return;
+  CPU_ZERO_S(bytes, set);
+  CPU_SET_S(cpu, bytes, set);
+  // Where it may not, for a CPU that is offline or not ours, requests are only slower.
+  (void)::sched_setaffinity(0, bytes, set);
+  CPU_FREE(set);
 }
 
 // The bits that libfuse 3.14 keeps to itself.
@@ -77,7 +94,8 @@ bool never_waits(uint32_t opcode) {
 
 }  // namespace
 
-Session::Session(Filesystem& fs, Fd device) : fs_(fs), table_(operation_table()) {
+Session::Session(Filesystem& fs, Fd device, bool io_uring)
+    : fs_(fs), table_(operation_table()), io_uring_(io_uring) {
   char name[] = "limaquota";
   char* argv[] = {name, nullptr};
   fuse_args args = FUSE_ARGS_INIT(1, argv);
@@ -115,6 +133,13 @@ void Session::complete_init(const struct iovec& body) {
     init->flags |= FUSE_INIT_EXT;
     init->flags2 |= direct_io_allow_mmap;
   }
+  const bool offered = (init_flags_ & FUSE_INIT_EXT) != 0 && (init_flags2_ & init_over_io_uring) != 0;
+  if (io_uring_ && !offered) log_warning("the kernel does not offer FUSE over io_uring: going on without");
+  io_uring_ = io_uring_ && offered;
+  if (io_uring_) {
+    init->flags |= FUSE_INIT_EXT;
+    init->flags2 |= init_over_io_uring;
+  }
 }
 
 // The reply of OPEN and CREATE, which ends with a fuse_open_out, gets: several direct writes within a file
@@ -133,12 +158,14 @@ ssize_t Session::write_reply(int fd, struct iovec* iov, int count, void*) {
   const auto* header = static_cast<const fuse_out_header*>(iov[0].iov_base);
   const bool has_body = count >= 2 && header->error == 0 && header->unique != 0;  // 0: a notification
   if (has_body && request_flags.open_reply != 0) complete_open(iov[1]);
+  if (entry_in_service != nullptr && entry_in_service->reply(iov, count)) return header->len;
   if (!has_body || self == nullptr || self->init_answered_ || header->unique != self->init_unique_) {
     return ::writev(fd, iov, count);
   }
   self->init_answered_ = true;
   self->complete_init(iov[1]);
   const ssize_t written = ::writev(fd, iov, count);
+  if (self->io_uring_) self->start_queues();
   if (self->ready_) self->ready_();
   return written;
 }
@@ -146,6 +173,7 @@ ssize_t Session::write_reply(int fd, struct iovec* iov, int count, void*) {
 void Session::process(char* data, size_t size) {
   const auto* header = reinterpret_cast<const fuse_in_header*>(data);
   request_flags = flags_of(header->opcode, data, size);
+  if (entry_in_service != nullptr) request_flags.reply_space = entry_in_service->reply_space();
   fuse_buf buffer{};
   buffer.mem = data;
   buffer.size = size;
@@ -173,19 +201,19 @@ void Session::request(char* data, size_t size) {
               [this](char* bytes, size_t length) { process(bytes, length); });
 }
 
-void Session::start_thread() {
+void Session::start_thread(std::atomic<int>& waiting, std::function<void()> work) {
   const std::lock_guard lock(threads_mutex_);
   if (threads_.size() >= most_threads) return;
   try {
-    threads_.emplace_back([this] { work(); });
-    ++readers_;
+    threads_.emplace_back(std::move(work));
+    ++waiting;
   } catch (const std::exception& thrown) {
-    // The threads there are go on; this one reads again after its request.
+    // The threads there are go on; this one waits again after its request.
     log_warning("cannot start another thread: {}", thrown.what());
   }
 }
 
-void Session::work() {
+void Session::serve_device() {
   prepare_thread();
   const Buffer memory;
   while (fuse_session_exited(session_.get()) == 0) {
@@ -194,16 +222,47 @@ void Session::work() {
     const int got = fuse_session_receive_buf(session_.get(), &buffer);
     if (got == -EINTR || got == -EAGAIN) continue;
     if (got <= 0) break;
-    if (--readers_ == 0) start_thread();
+    if (--readers_ == 0) start_thread(readers_, [this] { serve_device(); });
     request(static_cast<char*>(buffer.mem), buffer.size);
     ++readers_;
   }
   fuse_session_exit(session_.get());
 }
 
+// The kernel puts a request into an entry, which is bound to it until the reply: so nothing queues on an
+// account here, and a request that waits keeps its own thread.
+void Session::serve_queue(unsigned queue) {
+  prepare_thread();
+  run_on_cpu(queue);
+  std::atomic<int>& takers = takers_[queue];
+  const auto entry = UringEntry::make(fuse_session_fd(session_.get()), queue, max_payload);
+  if (!entry) {
+    --takers;
+    log_warning("io_uring refuses another queue entry: {}", std::strerror(errno));
+    return;
+  }
+  for (;;) {
+    const std::span<char> request = entry->next();
+    if (request.empty()) break;
+    if (--takers == 0) start_thread(takers, [this, queue] { serve_queue(queue); });
+    entry_in_service = entry.get();
+    process(request.data(), request.size());
+    entry_in_service = nullptr;
+    ++takers;
+  }
+}
+
+void Session::start_queues() {
+  const unsigned queues = uring_queues();
+  for (unsigned queue = 0; queue < queues; ++queue) takers_.emplace_back(0);
+  for (unsigned queue = 0; queue < queues; ++queue) {
+    start_thread(takers_[queue], [this, queue] { serve_queue(queue); });
+  }
+}
+
 void Session::serve(std::function<void()> ready) {
   ready_ = std::move(ready);
-  start_thread();
+  start_thread(readers_, [this] { serve_device(); });
   for (size_t i = 0;; ++i) {
     std::thread thread;
     {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -15,12 +16,14 @@
 
 namespace limaquota {
 
-// Serves one mounted connection. A request is served by the thread that read it. There is always one thread
-// reading: when the last one turns to its request, another is started.
+// Serves one mounted connection. A request is served by the thread that took it, from /dev/fuse or from a
+// queue of io_uring. There is always one thread waiting at each of them: when the last one turns to its
+// request, another is started.
 class Session {
  public:
-  // Takes over the /dev/fuse descriptor of a mount.
-  Session(Filesystem& fs, Fd device);
+  // Takes over the /dev/fuse descriptor of a mount. With `io_uring`, and where the kernel offers it, requests
+  // come through its queues (fs/uring.hpp); only what needs no reply still comes from /dev/fuse.
+  Session(Filesystem& fs, Fd device, bool io_uring);
   ~Session();
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
@@ -35,8 +38,10 @@ class Session {
   struct Free {
     void operator()(fuse_session* session) const { fuse_session_destroy(session); }
   };
-  void work();
-  void start_thread();
+  void serve_device();
+  void serve_queue(unsigned queue);
+  void start_thread(std::atomic<int>& waiting, std::function<void()> work);
+  void start_queues();
   void request(char* data, size_t size);
   void process(char* data, size_t size);
   void complete_init(const struct iovec& body);
@@ -52,7 +57,9 @@ class Session {
   std::unique_ptr<fuse_session, Free> session_;
   Gates gates_;
   std::function<void()> ready_;
-  std::atomic<int> readers_{0};
+  bool io_uring_;
+  std::atomic<int> readers_{0};          // threads that wait for /dev/fuse
+  std::deque<std::atomic<int>> takers_;  // and for each queue of io_uring
   std::atomic<bool> init_answered_{false};
   std::atomic<uint64_t> init_unique_{0};
   std::atomic<uint32_t> init_flags_{0}, init_flags2_{0};

@@ -6,7 +6,7 @@ set -eu
 packages_of() {
   case $1 in
     build)
-      echo g++ cmake ninja-build pkg-config libfuse3-dev fuse3 libboost-container-dev libfmt-dev libgtest-dev \
+      echo g++ cmake ninja-build pkg-config libfuse3-dev fuse3 liburing-dev libboost-container-dev libfmt-dev libgtest-dev \
         libgmock-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libyaml-cpp-dev libcap-dev libext2fs-dev comerr-dev \
         libblkid-dev libnbd-dev ccache
       ;;

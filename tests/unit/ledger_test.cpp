@@ -258,10 +258,9 @@ TEST_F(LedgerTest, ARefusalSaysWhetherWaitingOrSettlingMayHelp) {
 TEST_F(LedgerTest, DiskRecordsFollowChangesAndAttachment) {
   ledger.put_disk(7, {vm, "disk", {ImageFormat::raw, 100_MiB}, 0_B});
   ledger.put_disk(8, {disk, "datadisk", {ImageFormat::qcow2, 50_MiB}, 0_B});
-  const Change change{vm, 0_B, 1_MiB, 0_B, 0_B, 7};
-  ledger.apply(&change, 1);
-  ledger.set_disk_size(7, 200_MiB);
-  ledger.set_disk_size(8, 1_B);  // a qcow2 image's file says nothing of its virtual size
+  // A qcow2 image's file says nothing of its virtual size.
+  const Change changes[] = {{vm, 0_B, 1_MiB, 0_B, 0_B, 7, 200_MiB}, {disk, 0_B, 0_B, 0_B, 0_B, 8, 1_B}};
+  ledger.apply(changes, 2);
   ASSERT_EQ(figures("vm").disks.size(), 1U);
   EXPECT_EQ(figures("vm").disks[0].allocated, 1_MiB);
   EXPECT_EQ(figures("vm").virtual_size, 200_MiB);
