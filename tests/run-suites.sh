@@ -145,6 +145,15 @@ if [ "${LIMAQUOTA_NIGHTLY:-no}" = yes ]; then export LIMAQUOTA_RANDOM_OPERATIONS
 lane "mounted by root" "$roots" "$bin/mount_tests" 2>&1 | sed -u 's/^/root: /' &
 lane "mounted by an ordinary user" "$users" \
   "${as_nobody[@]}" "$bin/mount_tests" 2>&1 | sed -u 's/^/user: /' &
+if [ "$preset" = release ]; then
+  if [ "$(cat /sys/module/fuse/parameters/enable_uring 2>/dev/null)" = Y ]; then
+    lane "over io_uring" ext4 \
+      "${as_nobody[@]}" LIMAQUOTA_MOUNT_OPTIONS=io_uring "$bin/mount_tests" 2>&1 | sed -u 's/^/io_uring: /' &
+  else
+    echo "skipped: over io_uring: the kernel does not offer it (/sys/module/fuse/parameters/enable_uring)"
+    echo "0 0 1" >>"$work/counts"
+  fi
+fi
 run_gtest "fault tests" "$build/fault_tests" 2>&1 | sed -u 's/^/faults: /' &
 wait
 install -d -o $nobody -g $nobody "$work/commands"

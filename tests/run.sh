@@ -52,6 +52,10 @@ started=$SECONDS
 work=''
 child=''
 
+uring=/sys/module/fuse/parameters/enable_uring
+uring_before=''
+set_uring() { printf '%s\n' "$1" | "${as_root[@]}" tee "$uring" >/dev/null; }
+
 say() { printf '\n== %s (%d s)\n' "$*" $((SECONDS - started)); }
 
 clean_up() {
@@ -62,6 +66,7 @@ clean_up() {
     kill "$child" 2>/dev/null || true
     wait "$child" 2>/dev/null || true
   fi
+  if [ -n "$uring_before" ]; then set_uring "$uring_before" || true; fi
   if [ -n "$work" ]; then "${as_root[@]}" rm -rf --one-file-system "$work"; fi
 }
 trap clean_up EXIT
@@ -123,6 +128,9 @@ run_suites() {
 ./mount-helpers/install-needs.sh build tests $([ "$lint" = no ] || echo lint)
 work=$(mktemp -d /var/tmp/limaquota-tests.XXXXXX)
 chmod 755 "$work"
+
+# For the tests over io_uring; mounts that do not ask for it do not notice.
+if [ "$(cat "$uring" 2>/dev/null)" = N ] && set_uring Y; then uring_before=N; fi
 
 [ "$lint" = no ] || check clang-format tests/lint.sh format
 for preset in "${presets[@]}"; do

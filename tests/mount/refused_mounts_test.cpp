@@ -77,6 +77,16 @@ TEST_F(RefusedMountTest, AMissingDirectory) {
   expect_refused(mount_command(home_, scratch_->path() / "missing"), "missing");
 }
 
+TEST_F(RefusedMountTest, IoUringThatTheKernelDoesNotOffer) {
+  if (!as_root()) GTEST_SKIP() << "switching it off, for this test alone, needs root";
+  const fs::path off = scratch_->path() / "enable_uring";
+  ASSERT_EQ(write_text(off, "N\n"), 0);
+  const std::string command = "mount --bind " + quoted(off) +
+                              " /sys/module/fuse/parameters/enable_uring && " +
+                              mount_command(home_, home_, {"io_uring"});
+  expect_refused("unshare --mount sh -c " + quoted(fs::path(command)), "enable_uring");
+}
+
 TEST_F(RefusedMountTest, SomethingThatIsNoDirectory) {
   ASSERT_EQ(write_text(scratch_->path() / "file", "x"), 0);
   expect_refused(mount_command(scratch_->path() / "file", scratch_->path() / "file"), "file");
