@@ -14,6 +14,14 @@ class Broken(Exception):
     """A filesystem did not do what it had to; the text says which and what."""
 
 
+def switched_on(path):
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip() == "Y"
+    except OSError:
+        return False
+
+
 @dataclass(frozen=True)
 class Peer:
     """`program` is looked up in the environment variable, then on PATH; `arguments` has {source} and {mountpoint}."""
@@ -25,6 +33,7 @@ class Peer:
     variable: str = ""
     version_option: str = "--version"
     is_peer: bool = True  # counts for "the best of the peers"
+    switch: str = ""  # a parameter of the kernel that has to be on
 
     def path(self):
         named = os.environ.get(self.variable) if self.variable else None
@@ -32,6 +41,8 @@ class Peer:
 
     def why_missing(self):
         """None where it can be mounted."""
+        if self.switch and not switched_on(self.switch):
+            return f"{self.name}: {self.switch} is not there, or not Y"
         if not self.program or self.path():
             return None
         named = f" and ${self.variable} names none" if self.variable else ""
@@ -89,7 +100,8 @@ NATIVE = Peer("native", "the backing filesystem itself", is_peer=False)
 LIMAQUOTA = Peer("limaquota", "limaquota, limits on", ("mount", "-f", "{source}", "{mountpoint}"), "limaquota",
                  is_peer=False)
 URING = Peer("limaquota io_uring", "limaquota -o io_uring, limits on",
-             ("mount", "-f", "-o", "io_uring", "{source}", "{mountpoint}"), "limaquota", is_peer=False)
+             ("mount", "-f", "-o", "io_uring", "{source}", "{mountpoint}"), "limaquota", is_peer=False,
+             switch="/sys/module/fuse/parameters/enable_uring")
 UNMETERED = Peer("unmetered", "limaquota with accounting compiled to pass", LIMAQUOTA.arguments, "limaquota_unmetered",
                  is_peer=False)
 EMPTY = Peer("empty write", "limaquota with writes that do nothing: the floor", LIMAQUOTA.arguments, "limaquota_empty",

@@ -1,6 +1,7 @@
 """Where a sample is taken: a backing filesystem made for the run, and the Lima home on it that everything mounts in turn."""
 import contextlib
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ class Sizes:
     bench_writes: int  # of qemu-img bench
     files: int  # untar, stat, unlink
     memory_disk: int  # bytes of the disk that is read for the memory row
+
+
+def files_for_all(wanted):
+    """As many files as libfuse's examples, which hold a descriptor for each, can have here."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return min(wanted, most - most // 20)
 
 
 FULL = Sizes(512 * MIB, 64 * MIB, GIB, 64 * MIB, 2.0, 2.0, 4 * GIB, 20000, 20000, 2 * GIB)

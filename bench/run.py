@@ -7,6 +7,7 @@ the table to standard output. bench/README.md says what each row does.
 """
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -22,7 +23,7 @@ import machine  # noqa: E402
 import report  # noqa: E402
 import workloads  # noqa: E402
 from peers import COMPARED, UNMETERED, Broken  # noqa: E402
-from place import FULL, QUICK, backing, run, say  # noqa: E402
+from place import FULL, QUICK, backing, files_for_all, run, say  # noqa: E402
 
 BUILD = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "build")
 OPEN_FILES = 1 << 18
@@ -100,7 +101,9 @@ def measure_all(options, results, done):
         rows = [row for row in ROWS if filesystem in row.filesystems and wanted(row, options)]
         if not rows:
             continue
-        with backing(filesystem, work, QUICK if options.quick else FULL) as place:
+        sizes = QUICK if options.quick else FULL
+        sizes = dataclasses.replace(sizes, files=files_for_all(sizes.files))
+        with backing(filesystem, work, sizes) as place:
             for row in rows:
                 say(f"{filesystem}: {row.title} ({row.name})")
                 reason = row.why_not(place)
@@ -139,6 +142,7 @@ def main(arguments):
         if options.one_cpu:
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         whole = {"machine": machine.facts((*COMPARED, UNMETERED)), "started": machine.now(), "quick": options.quick,
+                 "files": files_for_all(FULL.files),
                  "results": []}
         measure_all(options, whole["results"], lambda: save(whole, options.json))
     print(report.table(whole))
