@@ -22,7 +22,10 @@ namespace {
 
 // Threads of one process share their ids as far as libc goes; the kernel keeps them for each thread. So the
 // raw system calls are used, which change the calling thread only.
-bool is_root() { return ::geteuid() == 0; }
+bool is_root() {
+  static const bool root = ::geteuid() == 0;
+  return root;
+}
 
 struct Capabilities {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
@@ -38,8 +41,10 @@ struct Capabilities {
 };
 
 void set_fsetid(bool on) {
-  Capabilities capabilities;
-  if (!capabilities.get()) return;
+  // Nobody else changes them, but for the kernel, which drops some while the thread is another user.
+  thread_local Capabilities capabilities;
+  thread_local const bool known = capabilities.get();
+  if (!known) return;
   capabilities.effective(CAP_FSETID, on);
   capabilities.effective(CAP_SYS_RESOURCE, false);
   capabilities.set();
