@@ -48,13 +48,16 @@ Claims MeteredIo::claims_of(Inode& inode, Bytes bytes) const {
   return claims(inode, bytes);
 }
 
-Bytes MeteredIo::slack_due(const Inode& inode) const {
+Bytes MeteredIo::slack_due(const Inode& inode, Bytes allocated) const {
   if (!regular(inode)) return Bytes(0);
+  if (inode.hints.has_extents && backing_.slack().in_inode(allocated)) return inode.unknown_growth;
   return backing_.slack().late(inode.unsettled + inode.unwritten, inode.extents_at_most) +
          inode.unknown_growth;
 }
 
 Bytes MeteredIo::slack_growth(const Inode& inode, uint64_t extents) const {
+  const Bytes allocated = inode.charge.bytes + Bytes(extents * backing_.block());
+  if (inode.hints.has_extents && backing_.slack().in_inode(allocated)) return Bytes(0);
   const Bytes then =
       backing_.slack().late(inode.unsettled + inode.unwritten + extents, inode.extents_at_most) +
       inode.unknown_growth;
@@ -64,7 +67,7 @@ Bytes MeteredIo::slack_growth(const Inode& inode, uint64_t extents) const {
 uint64_t MeteredIo::unit_of(Inode& inode, int fd) {
   if (!inode.hints_known) {
     inode.hints_known = true;
-    if (backing_.kind() == BackingKind::xfs) {
+    if (backing_.kind() == BackingKind::xfs || backing_.kind() == BackingKind::ext4) {
       inode.hints = backing_.sys().extent_hints(fd);
       if (inode.hints.preallocated) inode.preallocated_past_end = true;
     }
@@ -269,7 +272,7 @@ void MeteredIo::finish(Inode& inode, int fd, Reservation reservation, const Need
     inode.unknown_growth = plus_or_unlimited(inode.unknown_growth, std::max(need.bytes, Bytes(1)));
   }
   Changes changes;
-  changes_of(inode, charge, slack_due(inode), changes);
+  changes_of(inode, charge, slack_due(inode, charge), changes);
   if (reservation) {
     reservation.commit(changes.data(), changes.size());
   } else {
@@ -299,7 +302,7 @@ void MeteredIo::observe(Inode& inode, const struct stat& st) {
   if (inode.dead) return;
   const Bytes charge = Bytes::of_st_blocks(st.st_blocks);
   inode.size = static_cast<uint64_t>(st.st_size);
-  const Bytes slack = slack_due(inode);
+  const Bytes slack = slack_due(inode, charge);
   if (charge == inode.charge.bytes && slack == inode.slack) return;
   Changes changes;
   changes_of(inode, charge, slack, changes);
@@ -412,7 +415,8 @@ void MeteredIo::commit(Reservation reservation, std::initializer_list<Inode*> in
       continue;
     }
     if (regular(*inode)) inode->size = static_cast<uint64_t>(st->st_size);
-    changes_of(*inode, Bytes::of_st_blocks(st->st_blocks), slack_due(*inode), changes);
+    const Bytes charge = Bytes::of_st_blocks(st->st_blocks);
+    changes_of(*inode, charge, slack_due(*inode, charge), changes);
   }
   if (reservation) {
     reservation.commit(changes.data(), changes.size());

@@ -108,7 +108,7 @@ class MeteredIo {
   using Edges = boost::container::small_vector<uint64_t, 2>;  // a byte in each block that is zeroed in part
   Result<Reservation> admit_edges(Inode& inode, int fd, const Edges& edges,
                                   std::unique_lock<std::mutex>& lock);
-  Bytes slack_due(const Inode& inode) const;
+  Bytes slack_due(const Inode& inode, Bytes allocated) const;
   void changes_of(Inode& inode, Bytes charge_after, Bytes slack_after, Changes& changes);
   void list(Inode& inode);
   void drop_preallocation(Inode& inode, int fd);

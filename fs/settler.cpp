@@ -63,7 +63,7 @@ bool Settler::settle_accounts(const boost::container::small_vector<AccountId, 2>
   bool any = false;
   for (const InodePtr& inode : listed()) {
     const std::unique_lock lock(inode->mutex, std::try_to_lock);
-    if (!lock || inode->dead || inode->unsettled == 0) continue;
+    if (!lock || inode->dead || inode->unsettled == 0 || inode->slack == Bytes(0)) continue;
     if (std::find(accounts.begin(), accounts.end(), inode->charge.account) == accounts.end()) continue;
     const Bytes before = inode->slack;
     io_->settle(*inode, false);
@@ -81,10 +81,14 @@ void Settler::look_at(const InodePtr& inode, bool crowded) {
       return;
     }
     const auto now = std::chrono::steady_clock::now();
-    const bool dirty = inode->unsettled > 0 || inode->unknown_growth > Bytes(0);
     // Each inode on the list costs a descriptor: with many, closed files are settled at once.
     const bool let_off = crowded && inode->opens == 0;
-    if (dirty && (let_off || now - inode->dirty_since > written_back_after)) {
+    const auto dirty = [&] {
+      // Of what is not written back yet nothing comes where no slack is held for it: it may go as it is.
+      const bool harmless = let_off && inode->slack == Bytes(0);
+      return (inode->unsettled > 0 && !harmless) || inode->unknown_growth > Bytes(0);
+    };
+    if (dirty() && (let_off || now - inode->dirty_since > written_back_after)) {
       io_->settle(*inode, false);
     } else {
       io_->observe(*inode);
@@ -94,7 +98,7 @@ void Settler::look_at(const InodePtr& inode, bool crowded) {
     const bool huge_pages = backing_.gives_back_huge_pages() && inode->charge.bytes > Bytes(0);
     const bool recent = now - inode->last_write < written_back_after;
     // Unwritten blocks stay reserved for as long as they are there.
-    const bool owes = inode->unsettled > 0 || inode->unwritten > 0 || inode->unknown_growth > Bytes(0);
+    const bool owes = dirty() || inode->unwritten > 0;
     if (owes || (!let_off && (may_shrink || huge_pages || recent))) return;
     remove(*inode);
   }

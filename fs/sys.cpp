@@ -213,6 +213,8 @@ ExtentHints Sys::extent_hints(int fd) {
   if ((attributes.fsx_xflags & FS_XFLAG_EXTSIZE) != 0) hints.extent_size = attributes.fsx_extsize;
   if ((attributes.fsx_xflags & FS_XFLAG_COWEXTSIZE) != 0) hints.cow_extent_size = attributes.fsx_cowextsize;
   hints.preallocated = (attributes.fsx_xflags & FS_XFLAG_PREALLOC) != 0;
+  int flags = 0;
+  if (::ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) hints.has_extents = (flags & FS_EXTENT_FL) != 0;
   return hints;
 }
 

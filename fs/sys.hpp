@@ -25,11 +25,12 @@ struct Extent {
   bool shared = false;
 };
 
-// What FS_IOC_FSGETXATTR says of allocation: 0 where nothing is set.
+// What FS_IOC_FSGETXATTR and FS_IOC_GETFLAGS say of allocation: 0 where nothing is set.
 struct ExtentHints {
   uint64_t extent_size = 0;
   uint64_t cow_extent_size = 0;
   bool preallocated = false;  // fallocate put blocks past the end, which XFS keeps
+  bool has_extents = false;   // ext4: it maps its blocks by extents
 };
 
 // Each function is the system call of its name with errors as values. EINTR is retried by the functions that

@@ -4,52 +4,32 @@
 #include <fmt/format.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/mount/limits_fill.hpp"
+#include "tests/mount/own_filesystem.hpp"
 
 namespace limaquota::mount_tests {
 namespace {
 
 constexpr uint64_t limit = 48 * MiB;
 
-// On "tmpfs" and "ext4" the home is a filesystem of its own, which root mounts; on "xfs" the home's files
-// inherit a hint.
-class LargeUnitTest : public MountTest {
+// On "tmpfs" and "ext4" the home is a filesystem of its own; on "xfs" the home's files inherit a hint.
+class LargeUnitTest : public OwnFilesystemTest {
  protected:
   void SetUp() override {
-    if (GetParam() != "xfs" && !as_root()) GTEST_SKIP() << "only root can mount " << GetParam() << " so";
-    MountTest::SetUp();
+    filesystem() == "xfs" ? MountTest::SetUp() : OwnFilesystemTest::SetUp();
     if (!home_) return;
     vm_ = home().make_vm("vm");
     home().set_limit("vm", "limit 48MiB\ncontrol_reserve 4MiB\n");
   }
+  std::string own_filesystem() override {
+    if (filesystem() == "tmpfs") return "-t tmpfs -o huge=always,size=2g tmpfs";
+    return filesystem() == "ext4" ? on_loop("mkfs.ext4 -q -F -O bigalloc -C 65536") : "";
+  }
   void prepare(const fs::path& path) override {
-    if (filesystem() == "xfs") return set_hint(path);
-    const std::string options =
-        filesystem() == "tmpfs" ? "-t tmpfs -o huge=always,size=2g tmpfs" : make_bigalloc();
-    ASSERT_EQ(run("mount " + options + " " + quoted(path)).status, 0);
-    ASSERT_EQ(::mount(path.c_str(), (scratch_->view() / "home").c_str(), nullptr, MS_BIND, nullptr), 0);
-  }
-  void TearDown() override {
-    if (!home_) return MountTest::TearDown();
-    home().finish();
-    home_.reset();
-    if (filesystem() != "xfs") {
-      EXPECT_EQ(errno_of(::umount2((scratch_->view() / "home").c_str(), MNT_DETACH)), 0);
-      EXPECT_EQ(errno_of(::umount2((scratch_->path() / "home").c_str(), MNT_DETACH)), 0);
-    }
-    scratch_.reset();
-  }
-
-  std::string make_bigalloc() {
-    const fs::path image = scratch_->path() / "image";
-    const Fd fd = create_file(image);
-    EXPECT_EQ(::ftruncate(fd.get(), static_cast<off_t>(GiB + GiB / 2)), 0);
-    EXPECT_EQ(run("mkfs.ext4 -q -F -O bigalloc -C 65536 " + quoted(image)).status, 0);
-    return "-o loop " + quoted(image);
+    OwnFilesystemTest::prepare(path);
+    if (filesystem() == "xfs") set_hint(path);
   }
   static void set_hint(const fs::path& directory) {
     const Fd fd = open_file(directory, O_RDONLY | O_DIRECTORY);

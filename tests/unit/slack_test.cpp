@@ -168,6 +168,15 @@ TEST(SlackOf4KiBBlocks, IsUnder2PercentForABadlyFragmentingWriter) {
   }
 }
 
+TEST(SlackInTheInode, IsForExt4FilesOfAtMostFourBlocks) {
+  for (const uint64_t block : {1024, 4096}) {
+    EXPECT_TRUE(SlackModel::ext4(block).in_inode(Bytes(0)));
+    EXPECT_TRUE(SlackModel::ext4(block).in_inode(Bytes(4 * block)));
+    EXPECT_FALSE(SlackModel::ext4(block).in_inode(Bytes(4 * block + 512)));
+    EXPECT_FALSE(SlackModel::xfs(block).in_inode(Bytes(block)));
+  }
+}
+
 TEST(SlackNone, IsNothing) {
   EXPECT_EQ(SlackModel::none().late(1'000'000, 1'000'000), Bytes(0));
   EXPECT_EQ(SlackModel::ext4(4096).late(0, 1'000'000), Bytes(0));
