@@ -110,7 +110,7 @@ def extents_of(count, peer, limit, how):
 
 
 MOST_EXTENTS = 1_600_000
-# Over its limit every write needs the map; far from it none does.
+# Over its limit a write that the map cannot vouch for would be refused.
 EXTENT_COUNTS = tuple(
     extents_of(count, peer, limit, how)
     for count in (1_000, 40_000, MOST_EXTENTS)

@@ -43,8 +43,15 @@ uint64_t fill_up(MountedHome& home, const std::string& account, const fs::path& 
 }
 
 void fill_account(MountedHome& home, const std::string& vm, uint64_t block) {
-  fill_up(home, vm, home.mount() / vm / "disk", block);
-  fill_up(home, vm, home.mount() / vm / "log", block);
+  const fs::path directory = home.mount() / vm;
+  // A file of few blocks needs no late metadata, so it takes what a larger one has to leave. Made while there
+  // is room for names.
+  std::vector<fs::path> crumbs;
+  for (int i = 0; i < 8; ++i) crumbs.push_back(directory / ("crumb" + std::to_string(i)));
+  for (const fs::path& crumb : crumbs) create_file(crumb);
+  fill_up(home, vm, directory / "disk", block);
+  fill_up(home, vm, directory / "log", block);
+  for (const fs::path& crumb : crumbs) fill_up(home, vm, crumb, block);
 }
 
 FileState state_of(const fs::path& file) {

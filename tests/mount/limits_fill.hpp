@@ -12,7 +12,8 @@ namespace limaquota::mount_tests {
 // reserved for late metadata has been given back. A disk file stops at the disk line, a control file at the
 // limit. Returns the bytes appended.
 uint64_t fill_up(MountedHome& home, const std::string& account, const fs::path& file, uint64_t block);
-// Fills the account to its limit: "disk" to the disk line, then "log" to the limit.
+// Fills the account to its limit: "disk" to the disk line, then "log" to the limit, then small files to the
+// last block.
 void fill_account(MountedHome& home, const std::string& vm, uint64_t block);
 
 // What a file is, for "refused before anything changed".
