@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include "fs/read_names.hpp"
 
@@ -74,6 +76,16 @@ Backing::Backing(Sys& sys, Fd root, std::string_view mount_options) : sys_(sys),
     const std::string_view huge = option_value(mount_options, "huge");
     if (!huge.empty() && huge != "never") unit_ = huge_page;
   }
+}
+
+Result<Fd> Backing::open(int dir, const char* name, int flags, mode_t mode) const {
+  constexpr int most_waits = 50;
+  auto fd = sys_.openat(dir, name, flags, mode);
+  for (int i = 0; i < most_waits && !fd && fd.error().value == EMFILE; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    fd = sys_.openat(dir, name, flags, mode);
+  }
+  return fd;
 }
 
 uint64_t Backing::cow_unit(const ExtentHints& hints) const {

@@ -24,6 +24,9 @@ class Backing {
 
   Sys& sys() const { return sys_; }
   int root() const { return root_.get(); }
+  // openat(2) for a request: where descriptors are short it waits a little, as they come back when the kernel
+  // forgets inodes (Tree::forget_some).
+  Result<Fd> open(int dir, const char* name, int flags, mode_t mode = 0) const;
   dev_t device() const { return device_; }
   BackingKind kind() const { return kind_; }
   const SlackModel& slack() const { return slack_; }

@@ -81,6 +81,7 @@ InodePtr InodeTable::enter(NodeId id, Fd&& o_path, NodeId parent, const char* na
     slot = std::make_shared<Inode>(id, std::move(o_path), charges_[id]);
     slot->lookups = lookups;
     fill(*slot);
+    known_ = inodes_.size();
   }
   ++slot->lookups;
   slot->parent = parent;
@@ -105,6 +106,7 @@ InodePtr InodeTable::forget(NodeId id, uint64_t count) {
   if (inode.lookups > 0 || inode.listed || inode.opens > 0) return nullptr;
   InodePtr last = std::move(found->second);
   inodes_.erase(found);
+  known_ = inodes_.size();
   return last;
 }
 

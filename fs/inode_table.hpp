@@ -34,6 +34,7 @@ class InodeTable {
     std::string name;
   };
   std::vector<Known> too_many(size_t most) const;
+  size_t known() const { return known_; }
   // The kernel forgets `count` lookups (0: it is off the settle list, or closed). Returns the inode when
   // nobody needs it any more (the kernel, an open file, the settle list): it is out of the table then.
   InodePtr forget(NodeId id, uint64_t count);
@@ -60,6 +61,7 @@ class InodeTable {
   std::unordered_map<NodeId, InodePtr> inodes_;
   std::unordered_map<NodeId, Charge> charges_;
 
+  std::atomic<size_t> known_{0};  // inodes_.size()
   std::atomic<int> dying_{0};
   std::atomic<int64_t> last_death_{0};  // nanoseconds of the steady clock
 };

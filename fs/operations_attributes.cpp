@@ -32,8 +32,7 @@ Result<void> set_size(fuse_req_t req, Filesystem& fs, Inode& inode, off_t size, 
   Fd own;
   int fd = fi != nullptr ? static_cast<int>(fi->fh) : -1;
   if (fd < 0) {
-    auto opened =
-        fs.backing.sys().openat(AT_FDCWD, ProcPath(inode.path.get()).c_str(), O_WRONLY | O_NONBLOCK, 0);
+    auto opened = fs.backing.open(AT_FDCWD, ProcPath(inode.path.get()).c_str(), O_WRONLY | O_NONBLOCK);
     if (!opened) return opened.error();
     own = std::move(*opened);
     fd = own.get();

@@ -27,11 +27,10 @@ void open(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
       return;
     }
     with_inode(req, fs, id, [&](Inode& inode) {
-      Sys& sys = fs.backing.sys();
       const ProcPath path(inode.path.get());
       const int flags = (fi->flags & ~kept_by_kernel) | fs.open_flags;
-      auto fd = sys.openat(AT_FDCWD, path.c_str(), flags, 0);
-      if (!fd && fd.error().value == EPERM) fd = sys.openat(AT_FDCWD, path.c_str(), flags & ~O_NOATIME, 0);
+      auto fd = fs.backing.open(AT_FDCWD, path.c_str(), flags);
+      if (!fd && fd.error().value == EPERM) fd = fs.backing.open(AT_FDCWD, path.c_str(), flags & ~O_NOATIME);
       if (!fd) return void(fuse_reply_err(req, fd.error().value));
       if ((fi->flags & O_TRUNC) != 0) {
         clear_set_id(req, fs, inode, request_flags.kill_set_id);
@@ -42,7 +41,7 @@ void open(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
       }
       opened(inode, std::move(*fd), fi);
       if (fuse_reply_open(req, fi) != -ENOENT) return;
-      (void)!sys.close(Fd(backing_fd(fi)));
+      (void)!fs.backing.sys().close(Fd(backing_fd(fi)));
       if (const InodePtr pointer = fs.table.find(id)) fs.tree.closed(pointer);
     });
   });

@@ -44,12 +44,15 @@ class Listing {
       return put(
           [&](char* at, size_t room) { return fuse_add_direntry_plus(req_, at, room, name, &param, next); });
     }
-    const auto entry = fs_.tree.lookup(*directory_, name);
-    if (!entry) return true;  // gone meanwhile
-    param = entry_param(*entry);
+    // Where descriptors are short, or it cannot be looked at, there is the name alone: the kernel asks when
+    // it needs more.
+    const auto entry =
+        fs_.tree.knows_many() ? Result<Entry>(Errno{EMFILE}) : fs_.tree.lookup(*directory_, name);
+    if (!entry && entry.error().value == ENOENT) return true;  // gone meanwhile
+    if (entry) param = entry_param(*entry);
     const bool fits = put(
         [&](char* at, size_t room) { return fuse_add_direntry_plus(req_, at, room, name, &param, next); });
-    if (!fits) fs_.tree.forget(entry->inode->id, 1);
+    if (entry && !fits) fs_.tree.forget(entry->inode->id, 1);
     return fits;
   }
 
@@ -77,7 +80,7 @@ void opendir(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) return void(fuse_reply_open(req, fi));
     with_inode(req, fs, id, [&](Inode& inode) {
-      auto fd = fs.backing.sys().openat(inode.path.get(), ".", O_RDONLY | O_DIRECTORY, 0);
+      auto fd = fs.backing.open(inode.path.get(), ".", O_RDONLY | O_DIRECTORY);
       if (!fd) return void(fuse_reply_err(req, fd.error().value));
       ++inode.opens;
       fi->fh = static_cast<uint64_t>(fd->release());

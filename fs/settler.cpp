@@ -9,6 +9,8 @@ namespace {
 using namespace std::chrono_literals;
 // How stale a figure may be that the backing filesystem changed by itself.
 constexpr auto look_interval = 100ms;
+// The least time between two looks that somebody hurried.
+constexpr auto hurry_interval = 5ms;
 constexpr size_t crowd = 1000;
 // The kernel writes dirty pages back after 30 s: from then on, forcing it costs nothing.
 constexpr auto written_back_after = 35s;
@@ -32,6 +34,12 @@ void Settler::stop() {
   }
   wake_.notify_all();
   if (thread_.joinable()) thread_.join();
+}
+
+void Settler::hurry() {
+  const std::lock_guard lock(mutex_);
+  if (std::exchange(hurried_, true)) return;
+  wake_.notify_all();
 }
 
 void Settler::add(Inode& inode) {
@@ -110,8 +118,16 @@ void Settler::run() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     // With many inodes on the list each is looked at more rarely.
-    wake_.wait_for(lock, std::max<std::chrono::microseconds>(look_interval,
-                                                             std::min<size_t>(list_.size(), crowd) * 50us));
+    const auto until =
+        std::chrono::steady_clock::now() +
+        std::max<std::chrono::microseconds>(look_interval, std::min(list_.size(), crowd) * 50us);
+    while (wake_.wait_until(lock, until, [&] { return stopping_ || hurried_; }) && !stopping_) {
+      hurried_ = false;
+      lock.unlock();
+      each_look_();
+      std::this_thread::sleep_for(hurry_interval);
+      lock.lock();
+    }
     if (stopping_) break;
     lock.unlock();
     each_look_();

@@ -28,6 +28,8 @@ class Settler {
   // every time.
   void start(MeteredIo& io, std::function<void(const InodePtr&)> let_go, std::function<void()> each_look);
   void stop();
+  // Calls `each_look` soon, without waiting for the next look at the list.
+  void hurry();
 
   // The caller holds inode.mutex. Only inodes in the table are taken.
   void add(Inode& inode);
@@ -54,6 +56,7 @@ class Settler {
   // guarded by mutex_
   std::unordered_map<NodeId, InodePtr> list_;
   bool stopping_ = false;
+  bool hurried_ = false;
 };
 
 }  // namespace limaquota

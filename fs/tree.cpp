@@ -70,6 +70,7 @@ Entry Tree::enter_known(NodeId id, Fd path, NodeId parent, const char* name, con
   });
   if ((st.st_mode & set_id_bits) != 0) entry.inode->may_have_set_id = true;
   shown(*entry.inode, entry.st);
+  if (knows_many()) settler_.hurry();
   return entry;
 }
 
@@ -94,17 +95,6 @@ Result<Entry> Tree::reopen(NodeId id) {
   return enter_known(id, std::move(*path), 0, "", *st, handle);
 }
 
-// Descriptors that run short come back when the kernel forgets (forget_some): waited for a little.
-Result<Fd> Tree::open_path(const Inode& parent, const char* name) {
-  constexpr int most_waits = 50;
-  auto path = backing_.sys().openat(parent.path.get(), name, O_PATH | O_NOFOLLOW, 0);
-  for (int i = 0; i < most_waits && !path && path.error().value == EMFILE; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    path = backing_.sys().openat(parent.path.get(), name, O_PATH | O_NOFOLLOW, 0);
-  }
-  return path;
-}
-
 void Tree::set_forget_name(ForgetName forget_name) {
   const std::lock_guard lock(forget_name_mutex_);
   forget_name_ = std::move(forget_name);
@@ -114,11 +104,12 @@ void Tree::forget_some() {
   rlimit limit{};
   const std::lock_guard lock(forget_name_mutex_);
   if (!forget_name_ || ::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  for (const auto& known : table_.too_many(limit.rlim_cur / 2)) forget_name_(known.parent, known.name);
+  most_known_ = limit.rlim_cur / 2;
+  for (const auto& known : table_.too_many(most_known_)) forget_name_(known.parent, known.name);
 }
 
 Result<Entry> Tree::lookup(Inode& parent, const char* name) {
-  auto path = open_path(parent, name);
+  auto path = backing_.open(parent.path.get(), name, O_PATH | O_NOFOLLOW);
   if (!path) return path.error();
   MeteredIo::Changes changes;
   auto entry = enter(parent, name, std::move(*path), &changes);
@@ -192,7 +183,7 @@ Result<Entry> Tree::make(Inode& parent, const char* name, mode_t type,
     const std::lock_guard lock(parent.mutex);
     if (const auto done = operation(); !done) return undo(done.error());
     MeteredIo::Changes changes;
-    auto path = open_path(parent, name);
+    auto path = backing_.open(parent.path.get(), name, O_PATH | O_NOFOLLOW);
     entry = path ? enter(parent, name, std::move(*path), &changes) : Result<Entry>(path.error());
     if (!entry) recount(parent);
     io_.commit(std::move(*reservation), {&parent}, changes);
@@ -236,8 +227,8 @@ Result<Tree::Created> Tree::create(Inode& parent, const char* name, mode_t mode,
   auto entry = make(parent, name, S_IFREG, [&]() -> Result<void> {
     const AsCaller as(caller);
     const KeepSetId keep(caller.uid == 0);
-    auto fd = backing_.sys().openat(parent.path.get(), name,
-                                    (flags & ~handled_elsewhere) | O_CREAT | O_NOFOLLOW, mode);
+    auto fd =
+        backing_.open(parent.path.get(), name, (flags & ~handled_elsewhere) | O_CREAT | O_NOFOLLOW, mode);
     if (!fd) return fd.error();
     created.fd = std::move(*fd);
     truncate = (flags & O_TRUNC) != 0;
@@ -336,7 +327,7 @@ Result<Entry> Tree::link(Inode& inode, Inode& parent, const char* name) {
 
 Result<Tree::Victim> Tree::look_at(Inode& parent, const char* name) {
   Victim victim;
-  auto path = backing_.sys().openat(parent.path.get(), name, O_PATH | O_NOFOLLOW, 0);
+  auto path = backing_.open(parent.path.get(), name, O_PATH | O_NOFOLLOW);
   if (!path) return path.error();
   victim.path = std::move(*path);
   const auto st = backing_.sys().fstat(victim.path.get());

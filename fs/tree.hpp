@@ -74,6 +74,8 @@ class Tree {
   // Has the kernel forget names where it knows so many inodes that descriptors run short. Not to be called by
   // a thread that serves a request: the kernel may hold the directory's lock for that very request.
   void forget_some();
+  // Whether it knows so many now.
+  bool knows_many() const { return table_.known() > most_known_; }
   // How: told by the session while it lives, and taken back (an empty function) before it ends.
   using ForgetName = std::function<void(NodeId parent, const std::string& name)>;
   void set_forget_name(ForgetName forget_name);
@@ -108,7 +110,6 @@ class Tree {
                   MeteredIo::Changes* changes, std::string handle = {});
   Entry enter_known(NodeId id, Fd path, NodeId parent, const char* name, const struct stat& st,
                     const std::string& handle);
-  Result<Fd> open_path(const Inode& parent, const char* name);
   // After the operation that took one of its names (in `account`) away.
   void name_gone(Victim victim, AccountId account, MeteredIo::Changes* changes);
   bool drop_name(Charge& charge, Inode* inode, AccountId account, MeteredIo::Changes* changes);
@@ -142,6 +143,8 @@ class Tree {
   LimitStore& limits_;
   MeteredIo& io_;
   Settler& settler_;
+  std::atomic<size_t> most_known_{
+      SIZE_MAX};  // inodes that the kernel may know before it is made to forget some
   std::mutex forget_name_mutex_;
   ForgetName forget_name_;  // guarded by forget_name_mutex_, which is held while it is called
   std::mutex recount_mutex_;

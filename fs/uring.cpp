@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "fs/fd.hpp"
+#include "fs/log.hpp"
 
 namespace limaquota {
 namespace {
@@ -118,6 +119,7 @@ UringEntry::~UringEntry() {
 
 void UringEntry::prepare(int device) {
   io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_);
+  if (sqe == nullptr) return;  // the kernel has not taken the one before yet: it is tried again
   *sqe = {};
   sqe->opcode = IORING_OP_URING_CMD;
   sqe->fd = device;
@@ -161,11 +163,14 @@ std::span<char> UringEntry::next() {
     while (status == -EINTR || (status >= 0 && ::io_uring_peek_cqe(&ring_, &done) == -EAGAIN)) {
       status = ::io_uring_submit_and_wait(&ring_, 1);
     }
-    if (status < 0 || done == nullptr) return {};
-    const int result = done->res;
-    ::io_uring_cqe_seen(&ring_, done);
+    const int result = done != nullptr ? done->res : status;
+    if (done != nullptr) ::io_uring_cqe_seen(&ring_, done);
     if (result == -EINTR || result == -EAGAIN) continue;
-    if (result != 0) return {};
+    if (result != 0) {
+      const bool unmounted = result == -ENOTCONN || result == -ECONNABORTED;
+      if (!unmounted) log_error("io_uring gives up an entry of queue {}: {}", queue_, std::strerror(-result));
+      return {};
+    }
     enlisted_ = true;
     answered_ = false;
     const std::span<char> request = assembled();
