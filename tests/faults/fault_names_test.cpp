@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <random>
+#include <set>
 
 #include "tests/faults/fault_fixture.hpp"
 
@@ -123,6 +124,26 @@ const std::vector<std::string> name_faults = {
     "pread:EIO:2",     "ftruncate:EIO:2"};
 
 INSTANTIATE_TEST_SUITE_P(Fault, FaultyNames, ::testing::ValuesIn(on_all(name_faults)), name_of);
+
+class FaultyListing : public FaultTest {};
+
+TEST_P(FaultyListing, HidesNoNameThatCannotBeLookedAt) {
+  const fs::path vm = home().make_vm("one");
+  std::set<std::string> names{"lima.yaml"};
+  for (int i = 0; i < 100; ++i) {
+    names.insert("file" + std::to_string(i));
+    ASSERT_EQ(write_text(vm / ("file" + std::to_string(i)), "text"), 0);
+  }
+  faults_on();
+  for (int i = 0; i < 5; ++i) {
+    std::set<std::string> listed;
+    for (const auto& entry : fs::directory_iterator(vm)) listed.insert(entry.path().filename());
+    EXPECT_EQ(listed, names);
+  }
+  faults_off();
+}
+
+INSTANTIATE_TEST_SUITE_P(Fault, FaultyListing, ::testing::ValuesIn(on_all({"openat_path:EIO:4"})), name_of);
 
 }  // namespace
 }  // namespace limaquota::fault_tests
