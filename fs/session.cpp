@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <utility>
 
 #include "fs/caller.hpp"
 #include "fs/uring.hpp"
@@ -197,8 +198,12 @@ void Session::request(char* data, size_t size) {
     process(data, size);
     return;
   }
-  gates_.pass(inode->charge.account, data, size,
-              [this](char* bytes, size_t length) { process(bytes, length); });
+  const auto serve = [this](char* bytes, size_t length) { process(bytes, length); };
+  try {
+    gates_.pass(inode->charge.account, data, size, serve);
+  } catch (const std::bad_alloc&) {
+    serve(data, size);  // no memory to have it wait
+  }
 }
 
 void Session::start_thread(std::atomic<int>& waiting, std::function<void()> work) {
@@ -207,9 +212,11 @@ void Session::start_thread(std::atomic<int>& waiting, std::function<void()> work
   try {
     threads_.emplace_back(std::move(work));
     ++waiting;
+    short_of_threads_ = false;
   } catch (const std::exception& thrown) {
     // The threads there are go on; this one waits again after its request.
-    log_warning("cannot start another thread: {}", thrown.what());
+    if (!std::exchange(short_of_threads_, true))
+      log_warning("cannot start another thread: {}", thrown.what());
   }
 }
 

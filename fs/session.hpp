@@ -64,7 +64,9 @@ class Session {
   std::atomic<uint64_t> init_unique_{0};
   std::atomic<uint32_t> init_flags_{0}, init_flags2_{0};
   std::mutex threads_mutex_;
-  std::vector<std::thread> threads_;  // guarded by threads_mutex_
+  // --- guarded by threads_mutex_ ---
+  std::vector<std::thread> threads_;
+  bool short_of_threads_ = false;  // and said so
 };
 
 }  // namespace limaquota

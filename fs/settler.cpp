@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "fs/log.hpp"
 #include "fs/metered_io.hpp"
 
 namespace limaquota {
@@ -17,6 +18,16 @@ constexpr auto written_back_after = 35s;
 // XFS drops copy-on-write preallocation after 5 minutes (cowgc), preallocation past the end after 5
 // (blockgc).
 constexpr auto preallocation_gone_after = 11min;
+
+// Whatever escapes, a lack of memory above all, is told, and the next look comes.
+template <class Look>
+void guarded(const Look& look) {
+  try {
+    look();
+  } catch (const std::exception& thrown) {
+    log_error("internal: {}", thrown.what());
+  }
+}
 }  // namespace
 
 void Settler::start(MeteredIo& io, std::function<void(const InodePtr&)> let_go,
@@ -124,15 +135,17 @@ void Settler::run() {
     while (wake_.wait_until(lock, until, [&] { return stopping_ || hurried_; }) && !stopping_) {
       hurried_ = false;
       lock.unlock();
-      each_look_();
+      guarded(each_look_);
       std::this_thread::sleep_for(hurry_interval);
       lock.lock();
     }
     if (stopping_) break;
     lock.unlock();
-    each_look_();
-    const auto inodes = listed();
-    for (const InodePtr& inode : inodes) look_at(inode, inodes.size() > crowd);
+    guarded([this] {
+      each_look_();
+      const auto inodes = listed();
+      for (const InodePtr& inode : inodes) look_at(inode, inodes.size() > crowd);
+    });
     const auto now = std::chrono::steady_clock::now();
     if (now - last_tick >= 1s) {
       ledger_.tick(std::chrono::duration<double>(now - last_tick).count());
