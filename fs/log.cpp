@@ -1,10 +1,10 @@
 #include "fs/log.hpp"
 
+#include <sys/uio.h>
 #include <syslog.h>
 #include <unistd.h>
 
 #include <atomic>
-#include <string>
 #include <utility>
 
 namespace limaquota {
@@ -33,10 +33,16 @@ void log_line(LogLevel level, std::string_view message) {
     syslog(priority, "%.*s", static_cast<int>(message.size()), message.data());
     return;
   }
-  const char* word = level == LogLevel::error ? "error: " : level == LogLevel::warning ? "warning: " : "";
-  const std::string line = fmt::format("limaquota: {}{}\n", word, message);
+  constexpr std::string_view name = "limaquota: ";
+  const std::string_view word = level == LogLevel::error     ? "error: "
+                                : level == LogLevel::warning ? "warning: "
+                                                             : "";
+  iovec parts[4];
+  size_t count = 0;
+  for (const std::string_view part : {name, word, message, std::string_view("\n")})
+    parts[count++] = {const_cast<char*>(part.data()), part.size()};
   // A log that cannot be written has nowhere to say so.
-  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
+  [[maybe_unused]] const ssize_t written = ::writev(STDERR_FILENO, parts, 4);
 }
 
 }  // namespace limaquota

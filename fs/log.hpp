@@ -3,7 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <exception>
 #include <functional>
+#include <iterator>
 #include <string_view>
 
 namespace limaquota {
@@ -24,18 +26,31 @@ class LogDiversion {
 };
 void log_line(LogLevel level, std::string_view message);
 
+// A message of usual length takes no memory from the heap: a lack of it can be told. A longer one is dropped
+// then.
+template <class... Args>
+void log_formatted(LogLevel level, fmt::format_string<Args...> format, Args&&... args) noexcept {
+  try {
+    fmt::memory_buffer text;
+    fmt::format_to(std::back_inserter(text), format, std::forward<Args>(args)...);
+    log_line(level, {text.data(), text.size()});
+  } catch (const std::exception&) {
+    log_line(level, "no memory for what was to be said");
+  }
+}
+
 // Thread safety: all three may be called from any thread.
 template <class... Args>
-void log_info(fmt::format_string<Args...> format, Args&&... args) {
-  log_line(LogLevel::info, fmt::format(format, std::forward<Args>(args)...));
+void log_info(fmt::format_string<Args...> format, Args&&... args) noexcept {
+  log_formatted(LogLevel::info, format, std::forward<Args>(args)...);
 }
 template <class... Args>
-void log_warning(fmt::format_string<Args...> format, Args&&... args) {
-  log_line(LogLevel::warning, fmt::format(format, std::forward<Args>(args)...));
+void log_warning(fmt::format_string<Args...> format, Args&&... args) noexcept {
+  log_formatted(LogLevel::warning, format, std::forward<Args>(args)...);
 }
 template <class... Args>
-void log_error(fmt::format_string<Args...> format, Args&&... args) {
-  log_line(LogLevel::error, fmt::format(format, std::forward<Args>(args)...));
+void log_error(fmt::format_string<Args...> format, Args&&... args) noexcept {
+  log_formatted(LogLevel::error, format, std::forward<Args>(args)...);
 }
 
 }  // namespace limaquota

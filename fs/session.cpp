@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
-#include <utility>
+#include <optional>
 
 #include "fs/caller.hpp"
 #include "fs/uring.hpp"
@@ -212,20 +212,30 @@ void Session::start_thread(std::atomic<int>& waiting, std::function<void()> work
   try {
     threads_.emplace_back(std::move(work));
     ++waiting;
-    short_of_threads_ = false;
   } catch (const std::exception& thrown) {
-    // The threads there are go on; this one waits again after its request.
-    if (!std::exchange(short_of_threads_, true))
-      log_warning("cannot start another thread: {}", thrown.what());
+    tell_shortage(thrown.what());
   }
+}
+
+// The threads there are go on; who wanted another waits again after its request.
+void Session::tell_shortage(const char* why) {
+  if (!short_of_threads_.exchange(true)) log_warning("cannot have another thread: {}", why);
 }
 
 void Session::serve_device() {
   prepare_thread();
-  const Buffer memory;
+  std::optional<Buffer> memory;
+  try {
+    memory.emplace();
+  } catch (const std::bad_alloc& thrown) {
+    --readers_;
+    tell_shortage(thrown.what());
+    return;
+  }
+  short_of_threads_ = false;
   while (fuse_session_exited(session_.get()) == 0) {
     fuse_buf buffer{};
-    buffer.mem = memory.get();
+    buffer.mem = memory->get();
     const int got = fuse_session_receive_buf(session_.get(), &buffer);
     if (got == -EINTR || got == -EAGAIN) continue;
     if (got <= 0) break;
@@ -245,9 +255,10 @@ void Session::serve_queue(unsigned queue) {
   const auto entry = UringEntry::make(fuse_session_fd(session_.get()), queue, max_payload);
   if (!entry) {
     --takers;
-    log_warning("io_uring refuses another queue entry: {}", std::strerror(errno));
+    tell_shortage("io_uring refuses another entry");
     return;
   }
+  short_of_threads_ = false;
   for (;;) {
     const std::span<char> request = entry->next();
     if (request.empty()) break;

@@ -42,6 +42,7 @@ class Session {
   void serve_queue(unsigned queue);
   void start_thread(std::atomic<int>& waiting, std::function<void()> work);
   void start_queues();
+  void tell_shortage(const char* why);
   void request(char* data, size_t size);
   void process(char* data, size_t size);
   void complete_init(const struct iovec& body);
@@ -64,9 +65,8 @@ class Session {
   std::atomic<uint64_t> init_unique_{0};
   std::atomic<uint32_t> init_flags_{0}, init_flags2_{0};
   std::mutex threads_mutex_;
-  // --- guarded by threads_mutex_ ---
-  std::vector<std::thread> threads_;
-  bool short_of_threads_ = false;  // and said so
+  std::vector<std::thread> threads_;           // guarded by threads_mutex_
+  std::atomic<bool> short_of_threads_{false};  // and said so
 };
 
 }  // namespace limaquota

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 
 #include "fs/fd.hpp"
 #include "fs/log.hpp"
@@ -98,7 +99,8 @@ unsigned uring_queues() {
 }
 
 std::unique_ptr<UringEntry> UringEntry::make(int device, unsigned queue, size_t max_payload) {
-  std::unique_ptr<UringEntry> entry(new UringEntry(queue, max_payload));
+  std::unique_ptr<UringEntry> entry(new (std::nothrow) UringEntry(queue, max_payload));
+  if (!entry) return nullptr;
   entry->device_ = device;
   if (open_ring(&entry->ring_) != 0) return nullptr;
   entry->has_ring_ = true;

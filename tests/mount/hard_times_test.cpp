@@ -10,7 +10,6 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
-#include <fstream>
 #include <thread>
 
 #include "tests/mount/own_filesystem.hpp"
@@ -126,47 +125,6 @@ TEST_P(StoppedDaemonTest, WritersWaitAndFiguresAreSaneAfterwards) {
 }
 
 LIMAQUOTA_ON(StoppedDaemonTest, "tmpfs", "ext4");
-
-class LittleMemoryTest : public MountTest {
- protected:
-  // The daemon gets no more address space than it has, and a little; 0: as much as it wants.
-  void allow_more(rlim_t bytes) {
-    rlimit limit{RLIM_INFINITY, RLIM_INFINITY};
-    std::ifstream statm("/proc/" + std::to_string(home().daemon()) + "/statm");
-    rlim_t pages = 0;
-    ASSERT_TRUE(statm >> pages);
-    if (bytes != 0) limit.rlim_cur = pages * 4096 + bytes;
-    ASSERT_EQ(errno_of(::prlimit(home().daemon(), RLIMIT_AS, &limit, nullptr)), 0);
-  }
-};
-
-TEST_P(LittleMemoryTest, SomeRequestsMayFailButTheDaemonAndItsFiguresDoNot) {
-  if (slow_build()) GTEST_SKIP() << "a sanitizer ends a program that runs out of memory";
-  const fs::path vm = home().make_vm("vm");
-  home().set_limit("vm", "limit 64MiB\n");
-  const Fd disk = create_file(vm / "disk");
-  home().expect_log("cannot start another thread|internal: |cannot allocate|failed to allocate");
-  allow_more(64 * KiB);
-  std::vector<std::thread> users;
-  for (int user = 0; user < 12; ++user) {
-    users.emplace_back([&, user] {
-      for (int i = 0; i < 300; ++i) {
-        const fs::path path = vm / fmt::format("{}-{}", user, i);
-        const int error = write_text(path, std::string(5000, 'x'));
-        EXPECT_TRUE(error == 0 || error == ENOMEM || error == EIO || error == ENOSPC) << error;
-        (void)write_range(disk.get(), static_cast<uint64_t>(i * 12 + user) * 32 * KiB, 4 * KiB);
-        if (i % 3 == 0) (void)::unlink(path.c_str());
-      }
-    });
-  }
-  for (std::thread& user : users) user.join();
-  allow_more(0);
-  EXPECT_TRUE(home().comes_to_rest("vm"));
-  EXPECT_EQ(write_range(disk.get(), 0, 1 * MiB).error, 0);
-  EXPECT_TRUE(has_pattern(disk.get(), 0, 1 * MiB));
-}
-
-LIMAQUOTA_ON(LittleMemoryTest, "tmpfs", "ext4");
 
 }  // namespace
 }  // namespace limaquota::mount_tests

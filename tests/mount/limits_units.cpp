@@ -18,14 +18,15 @@ constexpr uint64_t limit = 48 * MiB;
 class LargeUnitTest : public OwnFilesystemTest {
  protected:
   void SetUp() override {
-    filesystem() == "xfs" ? MountTest::SetUp() : OwnFilesystemTest::SetUp();
+    OwnFilesystemTest::SetUp();
     if (!home_) return;
     vm_ = home().make_vm("vm");
     home().set_limit("vm", "limit 48MiB\ncontrol_reserve 4MiB\n");
   }
+  bool has_own() const override { return filesystem() != "xfs"; }
   std::string own_filesystem() override {
     if (filesystem() == "tmpfs") return "-t tmpfs -o huge=always,size=2g tmpfs";
-    return filesystem() == "ext4" ? on_loop("mkfs.ext4 -q -F -O bigalloc -C 65536") : "";
+    return on_loop("mkfs.ext4 -q -F -O bigalloc -C 65536");
   }
   void prepare(const fs::path& path) override {
     OwnFilesystemTest::prepare(path);

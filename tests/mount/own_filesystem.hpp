@@ -11,7 +11,9 @@ namespace limaquota::mount_tests {
 // Skips where it is not root who runs the tests: nobody else may mount the home.
 class OwnFilesystemTest : public MountTest {
  protected:
-  // What mount(8) takes to mount it, without the mountpoint; empty: the home stays where it is.
+  // False: the home stays where it is after all.
+  virtual bool has_own() const { return true; }
+  // What mount(8) takes to mount it, without the mountpoint.
   virtual std::string own_filesystem() = 0;
   // The same for a loop device over a new image, made a filesystem by `mkfs`.
   std::string on_loop(const std::string& mkfs);
