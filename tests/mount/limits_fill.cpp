@@ -46,12 +46,12 @@ void fill_account(MountedHome& home, const std::string& vm, uint64_t block) {
   const fs::path directory = home.mount() / vm;
   // A file of few blocks needs no late metadata, so it takes what a larger one has to leave. Made while there
   // is room for names.
-  std::vector<fs::path> crumbs;
-  for (int i = 0; i < 8; ++i) crumbs.push_back(directory / ("crumb" + std::to_string(i)));
-  for (const fs::path& crumb : crumbs) create_file(crumb);
+  constexpr int crumbs = 8;
+  const auto crumb = [&](int i) { return directory / ("crumb" + std::to_string(i)); };
+  for (int i = 0; i < crumbs; ++i) create_file(crumb(i));
   fill_up(home, vm, directory / "disk", block);
   fill_up(home, vm, directory / "log", block);
-  for (const fs::path& crumb : crumbs) fill_up(home, vm, crumb, block);
+  for (int i = 0; i < crumbs; ++i) fill_up(home, vm, crumb(i), block);
 }
 
 FileState state_of(const fs::path& file) {
