@@ -48,20 +48,19 @@ Claims MeteredIo::claims_of(Inode& inode, Bytes bytes) const {
   return claims(inode, bytes);
 }
 
+Bytes MeteredIo::late(const Inode& inode, uint64_t more_extents, Bytes allocated) const {
+  if (inode.hints.has_extents && backing_.slack().in_inode(allocated)) return Bytes(0);
+  return backing_.slack().late(inode.unsettled + inode.unwritten + more_extents, inode.extents_at_most);
+}
+
 Bytes MeteredIo::slack_due(const Inode& inode, Bytes allocated) const {
   if (!regular(inode)) return Bytes(0);
-  if (inode.hints.has_extents && backing_.slack().in_inode(allocated)) return inode.unknown_growth;
-  return backing_.slack().late(inode.unsettled + inode.unwritten, inode.extents_at_most) +
-         inode.unknown_growth;
+  return late(inode, 0, allocated) + inode.unknown_growth;
 }
 
 Bytes MeteredIo::slack_growth(const Inode& inode, uint64_t extents) const {
   const Bytes allocated = inode.charge.bytes + Bytes(extents * backing_.block());
-  if (inode.hints.has_extents && backing_.slack().in_inode(allocated)) return Bytes(0);
-  const Bytes then =
-      backing_.slack().late(inode.unsettled + inode.unwritten + extents, inode.extents_at_most) +
-      inode.unknown_growth;
-  return minus_or_zero(then, inode.slack);
+  return minus_or_zero(late(inode, extents, allocated) + inode.unknown_growth, inode.slack);
 }
 
 uint64_t MeteredIo::unit_of(Inode& inode, int fd) {

@@ -79,6 +79,8 @@ class MeteredIo {
   bool in_place(Inode& inode, int fd, ByteRange range);
   Need far_need(Inode& inode, ByteRange range) const;
   Result<Need> exact_need(Inode& inode, int fd, ByteRange range);
+  // What the filesystem may allocate late for the inode, with so many more extents and so much allocated.
+  Bytes late(const Inode& inode, uint64_t more_extents, Bytes allocated) const;
   Bytes slack_growth(const Inode& inode, uint64_t extents) const;
   uint64_t unit_of(Inode& inode, int fd);
   Claims claims(const Inode& inode, Bytes bytes) const;

@@ -1,17 +1,15 @@
 #include "fs/uring.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/fuse.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <new>
 
-#include "fs/fd.hpp"
 #include "fs/log.hpp"
 
 namespace limaquota {
@@ -52,11 +50,10 @@ static_assert(sizeof(RequestHeader) + sizeof(fuse_in_header) + sizeof(RequestHea
 constexpr char enable_uring[] = "/sys/module/fuse/parameters/enable_uring";
 
 std::string first_line(const char* path) {
-  const Fd file(::open(path, O_RDONLY | O_CLOEXEC));
-  char text[256];
-  const ssize_t got = file ? ::read(file.get(), text, sizeof text) : -1;
-  std::string line(text, got > 0 ? static_cast<size_t>(got) : 0);
-  return line.substr(0, line.find('\n'));
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
 }
 
 int open_ring(io_uring* ring) {
@@ -119,12 +116,12 @@ UringEntry::~UringEntry() {
   if (memory_ != nullptr) ::munmap(memory_, header_page + max_payload_);
 }
 
-void UringEntry::prepare(int device) {
+void UringEntry::prepare() {
   io_uring_sqe* sqe = ::io_uring_get_sqe(&ring_);
   if (sqe == nullptr) return;  // the kernel has not taken the one before yet: it is tried again
   *sqe = {};
   sqe->opcode = IORING_OP_URING_CMD;
-  sqe->fd = device;
+  sqe->fd = device_;
   sqe->cmd_op = enlisted_ ? command_commit_and_fetch : command_register;
   if (!enlisted_) {
     sqe->addr = reinterpret_cast<uint64_t>(parts_);
@@ -141,6 +138,7 @@ std::span<char> UringEntry::assembled() {
   const RequestHeader* from = header_in(memory_);
   fuse_in_header header;
   std::memcpy(&header, from->in_out, sizeof header);
+  unique_ = header.unique;
   const size_t payload = from->entry.payload_bytes;
   const size_t arguments = header.len - sizeof header - payload;
   if (header.len < sizeof header + payload || payload > max_payload_ || arguments > sizeof from->arguments)
@@ -148,7 +146,6 @@ std::span<char> UringEntry::assembled() {
   char* start = payload_ - arguments - sizeof header;
   std::memcpy(start, &header, sizeof header);
   std::memcpy(start + sizeof header, from->arguments, arguments);
-  unique_ = header.unique;
   return {start, header.len};
 }
 
@@ -159,7 +156,7 @@ std::span<char> UringEntry::next() {
       const iovec part{const_cast<fuse_out_header*>(&failed), sizeof failed};
       reply(&part, 1);
     }
-    prepare(device_);
+    prepare();
     int status = ::io_uring_submit_and_wait(&ring_, 1);
     io_uring_cqe* done = nullptr;
     while (status == -EINTR || (status >= 0 && ::io_uring_peek_cqe(&ring_, &done) == -EAGAIN)) {
@@ -177,9 +174,6 @@ std::span<char> UringEntry::next() {
     answered_ = false;
     const std::span<char> request = assembled();
     if (!request.empty()) return request;
-    fuse_in_header header;
-    std::memcpy(&header, header_in(memory_)->in_out, sizeof header);
-    unique_ = header.unique;
   }
 }
 

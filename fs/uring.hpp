@@ -46,7 +46,8 @@ class UringEntry {
 
  private:
   UringEntry(unsigned queue, size_t max_payload) : queue_(queue), max_payload_(max_payload) {}
-  void prepare(int device);
+  void prepare();
+  // Empty where its lengths contradict each other: it is answered with an error then.
   std::span<char> assembled();
 
   const unsigned queue_;

@@ -29,16 +29,20 @@ int fill_with_small_files(const fs::path& directory, uint64_t block) {
   return most_files;
 }
 
+void expect_within_the_limit(MountedHome& home, uint64_t block, int at_least) {
+  const fs::path vm = home.make_vm("vm");
+  home.set_limit("vm", "limit 24MiB\ncontrol_reserve 4MiB\n");
+  OvershootWatch watch(home, "vm");
+  const int made = fill_with_small_files(vm, block);
+  EXPECT_GT(made, at_least);
+  EXPECT_LT(made, most_files);
+  EXPECT_LE(watch.stop(), limit);
+}
+
 class SmallFilesTest : public MountTest {};
 
 TEST_P(SmallFilesTest, StayWithinTheLimitAndNothingComesLate) {
-  const fs::path vm = home().make_vm("vm");
-  home().set_limit("vm", "limit 24MiB\ncontrol_reserve 4MiB\n");
-  OvershootWatch watch(home(), "vm");
-  const int made = fill_with_small_files(vm, block());
-  EXPECT_GT(made, 1000);
-  EXPECT_LT(made, most_files);
-  EXPECT_LE(watch.stop(), limit);
+  expect_within_the_limit(home(), block(), 1000);
   EXPECT_TRUE(home().comes_to_rest("vm"));
 }
 
@@ -50,15 +54,7 @@ class BlockMappedTest : public OwnFilesystemTest {
   std::string own_filesystem() override { return on_loop("mkfs.ext4 -q -F -O ^extents,^64bit"); }
 };
 
-TEST_P(BlockMappedTest, SmallFilesStayWithinTheLimit) {
-  const fs::path vm = home().make_vm("vm");
-  home().set_limit("vm", "limit 24MiB\ncontrol_reserve 4MiB\n");
-  OvershootWatch watch(home(), "vm");
-  const int made = fill_with_small_files(vm, block());
-  EXPECT_GT(made, 100);
-  EXPECT_LT(made, most_files);
-  EXPECT_LE(watch.stop(), limit);
-}
+TEST_P(BlockMappedTest, SmallFilesStayWithinTheLimit) { expect_within_the_limit(home(), block(), 100); }
 
 LIMAQUOTA_ON(BlockMappedTest, "ext4");
 
