@@ -28,7 +28,7 @@ packages_of() {
 }
 
 is_installed() {
-  dpkg-query -W -f '${db:Status-Status} ' "$1" 2>/dev/null | grep -qw installed
+  dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed
 }
 
 [ $# -gt 0 ] || {
