@@ -13,8 +13,13 @@
 namespace limaquota {
 namespace {
 
-// Long calls are done in pieces, so that the kernel can be interrupted between them.
-constexpr uint64_t piece_bytes = uint64_t{1} << 30;
+// Long calls are done in pieces, so that the kernel can be interrupted between them: a GiB each, or more
+// where a sparse file is so long (exabytes, if a guest likes) that it would be too many pieces.
+constexpr uint64_t least_piece_bytes = uint64_t{1} << 30;
+constexpr uint64_t most_pieces = 1024;
+constexpr uint64_t piece_of(uint64_t length) {
+  return least_piece_bytes * (1 + length / (most_pieces * least_piece_bytes));
+}
 constexpr uint64_t copy_piece_bytes = uint64_t{64} << 20;
 // Ranges beyond that are not looked through block by block: a sparse file may be exabytes long.
 constexpr uint64_t most_blocks_counted = 65536;
@@ -151,8 +156,9 @@ Result<void> MeteredIo::allocate(Inode& inode, int fd, int mode, ByteRange range
     return refused(claims(inode, Bytes(0)), Bytes(range.length), refusal);
   }
   Result<void> result;
-  for (uint64_t at = range.offset; at < range.end() && result; at += piece_bytes) {
-    const uint64_t piece = std::min(piece_bytes, range.end() - at);
+  const uint64_t most = piece_of(range.length);
+  for (uint64_t at = range.offset; at < range.end() && result; at += most) {
+    const uint64_t piece = std::min(most, range.end() - at);
     result = backing_.sys().fallocate(fd, mode, static_cast<off_t>(at), static_cast<off_t>(piece));
   }
   if ((mode & FALLOC_FL_KEEP_SIZE) != 0 && range.end() > inode.size) inode.preallocated_past_end = true;
@@ -181,8 +187,9 @@ Result<void> MeteredIo::punch(Inode& inode, int fd, int mode, ByteRange range) {
   if (!edges) return edges.error();
   Result<void> result;
   const auto unwritten = unwritten_in(inode, fd, whole);
-  for (uint64_t at = range.offset; at < range.end() && result; at += piece_bytes) {
-    const uint64_t piece = std::min(piece_bytes, range.end() - at);
+  const uint64_t most = piece_of(range.length);
+  for (uint64_t at = range.offset; at < range.end() && result; at += most) {
+    const uint64_t piece = std::min(most, range.end() - at);
     result = backing_.sys().fallocate(fd, mode, static_cast<off_t>(at), static_cast<off_t>(piece));
   }
   if (result) {

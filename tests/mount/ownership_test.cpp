@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <fstream>
 
 #include "tests/mount/harness.hpp"
 
@@ -122,6 +123,37 @@ TEST_P(AllowOtherTest, AccessIsCheckedForTheCaller) {
   EXPECT_EQ(as_alice([d] { return errno_of(::chmod((d / "roots").c_str(), 0777)); }), EPERM);
   EXPECT_EQ(as_alice([d] { return errno_of(::chown((d / "roots").c_str(), alice, alices_group)); }), EPERM);
   EXPECT_EQ(as_alice([d] { return errno_of(::truncate((d / "roots").c_str(), 0)); }), EACCES);
+}
+
+// The daemon is root's and could read it: a symlink in the tree, also one that took a file's place behind the
+// mount's back, must not lend that right.
+TEST_P(AllowOtherTest, ASymlinkLendsNobodyTheDaemonsRights) {
+  const fs::path secret = scratch_->path() / "secret";
+  ASSERT_EQ(write_text(secret, "roots"), 0);
+  ASSERT_EQ(errno_of(::chmod(secret.c_str(), 0600)), 0);
+  const fs::path d = directory_;
+  const auto opened = [d](const char* name, int flags) {
+    return errno_of(::open((d / name).c_str(), flags));
+  };
+  ASSERT_EQ(as_alice([d, secret] { return errno_of(::symlink(secret.c_str(), (d / "link").c_str())); }), 0);
+  EXPECT_EQ(as_alice([&] { return opened("link", O_RDONLY); }), EACCES);
+  EXPECT_EQ(as_alice([&] { return opened("link", O_WRONLY | O_TRUNC); }), EACCES);
+  ASSERT_EQ(as_alice([d] { return write_text(d / "file", ""); }), 0);
+  const fs::path underneath = home().backing() / "_open" / "file";
+  ASSERT_EQ(errno_of(::unlink(underneath.c_str())), 0);
+  ASSERT_EQ(errno_of(::symlink(secret.c_str(), underneath.c_str())), 0);
+  // Until the kernel looks the name up again it may still be the old file, empty and without a name.
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(as_alice([d] {
+                std::string text;
+                std::getline(std::ifstream(d / "file"), text);
+                return text == "roots" ? 1 : 0;
+              }),
+              0);
+    ::usleep(600'000);
+  }
+  EXPECT_EQ(as_alice([&] { return opened("file", O_RDONLY); }), EACCES);
+  EXPECT_EQ(read_text(secret), "roots");
 }
 
 TEST_P(AllowOtherTest, ASupplementaryGroupCounts) {
