@@ -14,7 +14,7 @@ The exit status is 0 when none failed.
   --preset NAME   build and test this preset: release (the default), debug, asan or tsan; may be repeated
   --all           all presets
   --lint          also clang-format on all sources and clang-tidy on the changed ones
-  --nightly       long random runs: a million operations over all filesystems
+  --nightly       long random runs: a million operations over all filesystems; ten minutes for each fuzzer, in asan
   --filter REGEX  only tests whose name matches (SUITE.NAME/FILESYSTEM)
 
 Mounts, loop devices and processes live in a namespace of their own and end with it.
