@@ -156,6 +156,18 @@ class Ledger {
   Snapshot snapshot(Bytes host_free) const;
   std::optional<AccountFigures> figures(std::string_view name, Bytes host_free) const;
   HostFigures host_figures(Bytes host_free) const;
+  // What figures remember since the mount, for a process that goes on where another ended.
+  struct Memory {
+    Bytes peak;
+    uint64_t refused_writes = 0;
+    uint64_t refused_bytes = 0;
+    bool pressed_budget = false;  // a disk write was refused and nothing much was freed since
+    bool pressed_host = false;
+  };
+  // Nothing for an account that is closed.
+  std::optional<Memory> memory(AccountId account) const;
+  void remember(AccountId account, const Memory& memory);
+  size_t ids() const;  // how many ids there are; those of closed accounts too
   // What a disk write in the account may take now, and its disk line: for statfs.
   struct Room {
     Bytes disk_line, writable, used;

@@ -137,4 +137,26 @@ Ledger::Room Ledger::room(AccountId account, Bytes host_free) const {
   return {line, std::min(budget, host), pays.used()};
 }
 
+std::optional<Ledger::Memory> Ledger::memory(AccountId account) const {
+  const std::lock_guard lock(mutex_);
+  if (account >= accounts_.size() || !accounts_[account]) return std::nullopt;
+  const Account& of = *accounts_[account];
+  return Memory{of.peak, of.refused_writes, of.refused_bytes, of.pressed_budget, of.pressed_host};
+}
+
+void Ledger::remember(AccountId account, const Memory& memory) {
+  const std::lock_guard lock(mutex_);
+  Account& of = at(account);
+  of.peak = std::max(of.peak, memory.peak);
+  of.refused_writes += memory.refused_writes;
+  of.refused_bytes += memory.refused_bytes;
+  of.pressed_budget = memory.pressed_budget;
+  of.pressed_host = memory.pressed_host;
+}
+
+size_t Ledger::ids() const {
+  const std::lock_guard lock(mutex_);
+  return accounts_.size();
+}
+
 }  // namespace limaquota

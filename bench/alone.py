@@ -35,7 +35,10 @@ def mount_seconds(place, _):
 
 
 def resident(place):
-    with open(f"/proc/{place.daemon}/status", encoding="ascii") as file:
+    # Of the daemon's processes the one that serves.
+    with open(os.path.join(place.view, ".usage", "_host"), encoding="ascii") as file:
+        worker = dict(line.split() for line in file)["worker_pid"]
+    with open(f"/proc/{worker}/status", encoding="ascii") as file:
         return next(int(line.split()[1]) * KIB / MIB for line in file if line.startswith("VmRSS:"))
 
 

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <ctime>
+#include <utility>
 
 #include "accounting/layout.hpp"
 
@@ -21,6 +22,7 @@ Filesystem::Filesystem(Sys& sys, Fd root, const FilesystemOptions& options)
     : open_flags(options.noatime ? O_NOATIME : 0),
       backing(sys, std::move(root), options.backing_options),
       limits(backing, ledger),
+      memory(ledger),
       accounts(backing, ledger, limits, options.homes),
       settler(backing, ledger, table),
       io(backing, ledger, table, settler, options.refusal),
@@ -37,22 +39,29 @@ Filesystem::~Filesystem() {
   limits.save();
 }
 
-Result<void> Filesystem::start() {
+Result<void> Filesystem::start(const std::vector<int>& descriptors) {
   ledger.set_time(std::time(nullptr));
   if (const auto loaded = limits.load(); !loaded) return loaded;
   limits.apply(shared_account);
   limits.tick(std::time(nullptr));
   const auto scanned = tree.scan();
   if (!scanned) return scanned;
-  (void)backing.sync_host(ledger);
+  if (!descriptors.empty()) tree.take_over(descriptors);
+  memory.take_over();
+  // Who waits already waits no longer for the disk: whoever is refused for the host's sake syncs it first.
+  bool sync_later = !descriptors.empty();
+  if (!sync_later) (void)backing.sync_host(ledger);
   settler.start(
       io, [this](const InodePtr& inode) { tree.let_go(inode); },
-      [this] {
+      [this, sync_later]() mutable {
+        if (std::exchange(sync_later, false)) (void)backing.sync_host(ledger);
         const int64_t now = std::time(nullptr);
         ledger.set_time(now);
         limits.tick(now);
         tree.recount_now();
         tree.forget_some();
+        tree.ask_for_taken_over();
+        memory.keep();
         accounts.refresh_again();
       });
   return {};

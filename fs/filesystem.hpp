@@ -10,6 +10,7 @@
 #include "fs/accounts.hpp"
 #include "fs/backing.hpp"
 #include "fs/inode_table.hpp"
+#include "fs/kept_memory.hpp"
 #include "fs/limit_store.hpp"
 #include "fs/metered_io.hpp"
 #include "fs/quota_files.hpp"
@@ -36,14 +37,16 @@ class Filesystem {
   Filesystem(const Filesystem&) = delete;
   Filesystem& operator=(const Filesystem&) = delete;
 
-  // Charges the tree and starts the thread that settles and ends loans.
-  Result<void> start();
+  // Charges the tree, takes over what a worker before had of `descriptors` (fs/handover.hpp), and starts the
+  // thread that settles and ends loans.
+  Result<void> start(const std::vector<int>& descriptors);
 
   const int open_flags;  // O_NOATIME, or none
   Backing backing;
   Ledger ledger;
   InodeTable table;
   LimitStore limits;
+  KeptMemory memory;
   Accounts accounts;
   Settler settler;
   MeteredIo io;

@@ -114,7 +114,8 @@ struct Inode {
 
   // --- guarded by the table's mutex ---
   uint64_t lookups = 0;
-  NodeId parent = 0;  // where the kernel looked it up last
+  bool taken_over = false;  // from a worker that died
+  NodeId parent = 0;        // where the kernel looked it up last
   std::string name;
 };
 

@@ -25,6 +25,21 @@ class InodeTable {
   // not know it yet.
   InodePtr enter(NodeId id, Fd&& o_path, NodeId parent, const char* name,
                  const std::function<void(Inode&)>& fill);
+  // One that the kernel has known since before this worker, with what it had of lookups; it may be known
+  // again.
+  InodePtr take_over(NodeId id, Fd&& o_path, uint64_t lookups, const std::function<void(Inode&)>& fill);
+  // The inode is about to lose its last name: where it is charged must be known to the next worker.
+  void note_account(const Inode& inode, const std::string& account) const;
+  // Inodes that were taken over and of which the kernel may know less than is counted: a kill came between.
+  // Taken off the list with their lookups.
+  struct Doubtful {
+    NodeId id = 0;
+    uint64_t lookups = 0;
+  };
+  std::vector<Doubtful> doubtful();
+  uint64_t lookups(NodeId id) const;  // 0 where it is not known
+  // Closes the descriptor of an inode that stays in the table, dead.
+  void close_path(Inode& inode);
   // The same by its id alone; null where it is not known.
   InodePtr enter_again(NodeId id);
   // Each inode that the kernel knows costs a descriptor. Where there are more than `most`, names of files
@@ -57,8 +72,10 @@ class InodeTable {
   mutable std::mutex mutex_;
   dev_t root_device_ = 0;
   ino_t root_inode_ = 0;
+  uint64_t index_of(dev_t device);  // the caller holds mutex_
   std::unordered_map<dev_t, uint64_t> device_index_;
   std::unordered_map<NodeId, InodePtr> inodes_;
+  std::vector<NodeId> doubtful_;
   std::unordered_map<NodeId, Charge> charges_;
 
   std::atomic<size_t> known_{0};  // inodes_.size()

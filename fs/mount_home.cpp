@@ -2,35 +2,30 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <pthread.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <climits>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <thread>
 
 #include "accounting/names.hpp"
 #include "fs/filesystem.hpp"
+#include "fs/handover.hpp"
 #include "fs/log.hpp"
 #include "fs/mount_channel.hpp"
 #include "fs/preflight.hpp"
 #include "fs/session.hpp"
+#include "fs/supervisor.hpp"
 #include "fs/uring.hpp"
 
 namespace limaquota {
 namespace {
-
-// How long the end may wait for requests under way.
-constexpr auto end_patience = std::chrono::seconds(5);
 
 int fail(const std::string& message) {
   fmt::print(stderr, "limaquota: {}\n", message);
@@ -46,7 +41,7 @@ std::string resolved(const std::string& path) {
 void raise_descriptor_limit() {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, Handover::most_descriptors);
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
@@ -60,6 +55,8 @@ class Starter {
     [[maybe_unused]] const ssize_t written = ::write(pipe_.get(), line.data(), line.size());
     pipe_.reset();
   }
+  // Its descriptor is another process's business.
+  void abandon() { (void)pipe_.release(); }
   int fail_with(const std::string& message) {
     if (!pipe_) return fail(message);
     tell(message);
@@ -70,49 +67,17 @@ class Starter {
   Fd pipe_;
 };
 
-// Ends the mount on SIGTERM, SIGINT and SIGHUP. The signals are blocked in every thread and waited for in
-// one.
-class Signals {
- public:
-  Signals() {
-    sigset_t set;
-    ::sigemptyset(&set);
-    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR2}) ::sigaddset(&set, signal);
-    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
-    std::signal(SIGPIPE, SIG_IGN);
-    set_ = set;
+// The life of a worker.
+int serve(const MountOptions& options, const std::string& source, const std::string& mountpoint, int root,
+          Sys& sys, Starter& starter, Handover& notes) {
+  handover = &notes;
+  const bool takes_over = notes.restarts > 0;
+  std::vector<int> inherited;
+  if (takes_over) {
+    starter.abandon();
+    inherited = notes.inherit();
+    notes.release_slots();
   }
-  void start(const std::string& mountpoint) {
-    thread_ = std::thread([this, mountpoint] {
-      int signal = 0;
-      while (::sigwait(&set_, &signal) != 0) {
-      }
-      if (signal == SIGUSR2) return;
-      detach_mount(mountpoint);
-      const auto until = std::chrono::steady_clock::now() + end_patience;
-      while (!ended_ && std::chrono::steady_clock::now() < until)
-        std::this_thread::sleep_for(std::chrono::milliseconds(20));
-      if (ended_) return;
-      log_warning("files are still open: they end with the mount");
-      ::_exit(0);
-    });
-  }
-  void end() {
-    ended_ = true;
-    if (!thread_.joinable()) return;
-    ::pthread_kill(thread_.native_handle(), SIGUSR2);
-    thread_.join();
-  }
-
- private:
-  sigset_t set_{};
-  std::atomic<bool> ended_{false};
-  std::thread thread_;
-};
-
-int serve(const MountOptions& options, const std::string& source, const std::string& mountpoint, Fd root,
-          Sys& sys, Starter& starter) {
-  Signals signals;
   raise_descriptor_limit();
   ::umask(0);
   FilesystemOptions filesystem_options;
@@ -121,24 +86,37 @@ int serve(const MountOptions& options, const std::string& source, const std::str
   filesystem_options.homes = {mountpoint, source, options.source, options.mountpoint};
   filesystem_options.noatime = std::count(options.flags.begin(), options.flags.end(), "noatime") > 0;
   if (options.refuse_with_edquot) filesystem_options.refusal = EDQUOT;
-  Filesystem fs(sys, std::move(root), filesystem_options);
-  if (const auto started = fs.start(); !started) {
-    return starter.fail_with(fmt::format("cannot read {}: {}", source, std::strerror(started.error().value)));
+  Filesystem fs(sys, Fd(root), filesystem_options);
+  if (const auto started = fs.start(inherited); !started) {
+    const std::string why = fmt::format("cannot read {}: {}", source, std::strerror(started.error().value));
+    if (!takes_over) return starter.fail_with(why);
+    log_error("{}", why);
+    ::_exit(1);
   }
-  auto opened = open_mount({source, mountpoint, options.allow_other, options.flags});
-  if (const auto* failure = std::get_if<MountFailure>(&opened)) return starter.fail_with(failure->message);
-  Session session(fs, std::move(std::get<Fd>(opened)), options.io_uring);
+  Fd device(notes.device - 1);
+  if (!takes_over) {
+    auto opened = open_mount({source, mountpoint, options.allow_other, options.flags});
+    if (const auto* failure = std::get_if<MountFailure>(&opened)) return starter.fail_with(failure->message);
+    device = std::move(std::get<Fd>(opened));
+    notes.descriptor(device.get()).set_use(DescriptorUse::lasting);
+    notes.device = device.get() + 1;
+  }
+  Session session(fs, std::move(device), options.io_uring);
   if (!session.good()) {
+    if (takes_over) ::_exit(1);
     detach_mount(mountpoint);
     return starter.fail_with("libfuse does not start");
   }
-  signals.start(mountpoint);
+  if (takes_over && !session.take_over()) {
+    log_error("this worker would not talk to the kernel as the one before did");
+    ::_exit(1);
+  }
   session.serve([&] {
     starter.tell("");
-    if (options.ready) options.ready();
     log_info("{} is mounted on {}", source, mountpoint);
+    notes.ready = true;
+    ::kill(notes.supervisor, SIGUSR2);
   });
-  signals.end();
   return 0;
 }
 
@@ -210,7 +188,16 @@ int mount_home(const MountOptions& options, Sys& sys) {
   Starter starter(std::move(pipe_to_parent));
   MountOptions wanted = options;
   std::erase(wanted.flags, "default_permissions");
-  return serve(wanted, source, mountpoint, std::move(root), sys, starter);
+  Handover* notes = Handover::make();
+  if (notes == nullptr) return starter.fail_with("no memory for the daemon's notes");
+  const int root_fd = root.get();
+  const int status = supervise(
+      *notes, {mountpoint, [&] { return serve(wanted, source, mountpoint, root_fd, sys, starter, *notes); },
+               options.ready});
+  // The descriptors were the workers' as well: which numbers are still ours nobody knows.
+  starter.abandon();
+  (void)root.release();
+  return status;
 }
 
 }  // namespace limaquota

@@ -22,7 +22,7 @@ struct MountOptions {
   // noatime, sync, dirsync, async, default_permissions (always on). Anything else is refused with a clear
   // line.
   std::vector<std::string> flags;
-  // Called once, from a serving thread, when the mount answers.
+  // Called once when the mount answers.
   std::function<void()> ready;
 };
 

@@ -79,8 +79,15 @@ void opened(Inode& inode, Fd fd, fuse_file_info* fi) {
     fi->keep_cache = !inode.direct && !std::exchange(inode.cache_is_stale, false);
   }
   const bool cached_disk = inode.charge.is_disk && !fi->direct_io;
-  fi->fh = static_cast<uint64_t>(fd.release()) | (cached_disk ? read_once : 0);
+  const DescriptorUse use = fi->direct_io ? DescriptorUse::direct_file : DescriptorUse::file;
+  fi->fh = handle_of(fd.release(), use) | (cached_disk ? read_once : 0);
   request_flags.open_reply = FOPEN_NOFLUSH | (fi->direct_io ? FOPEN_PARALLEL_DIRECT_WRITES : 0);
+}
+
+bool close_handle(Filesystem& fs, uint64_t handle) {
+  if (!give_back_handle(handle & ~read_once)) return false;
+  (void)!fs.backing.sys().close(Fd(descriptor_of(handle)));
+  return true;
 }
 
 namespace {

@@ -9,6 +9,7 @@
 #include <span>
 
 #include "fs/filesystem.hpp"
+#include "fs/handover.hpp"
 #include "fs/log.hpp"
 
 namespace limaquota {
@@ -24,8 +25,8 @@ struct RequestFlags {
 };
 extern thread_local RequestFlags request_flags;
 
-// In a file handle, above the backing descriptor: the kernel keeps what is read of this disk, so the
-// backing's page cache need not.
+// In a file handle, above the backing descriptor (fs/handover.hpp): the kernel keeps what is read of this
+// disk, so the backing's page cache need not.
 inline constexpr uint64_t read_once = uint64_t{1} << 32;
 
 // --- shared by the operations' files ---
@@ -70,6 +71,8 @@ void reply_entry(fuse_req_t req, Filesystem& fs, const Result<Entry>& entry);
 void clear_set_id(fuse_req_t req, Filesystem& fs, Inode& inode, bool kill);
 // Tells the kernel how the file is opened, and counts it. `fd` becomes the handle.
 void opened(Inode& inode, Fd fd, fuse_file_info* fi);
+// Closes the descriptor of a handle. False where that was done before.
+bool close_handle(Filesystem& fs, uint64_t handle);
 
 void add_name_operations(fuse_lowlevel_ops& table);
 void add_data_operations(fuse_lowlevel_ops& table);

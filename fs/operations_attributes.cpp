@@ -30,7 +30,7 @@ Result<void> set_size(fuse_req_t req, Filesystem& fs, Inode& inode, off_t size, 
   clear_set_id(req, fs, inode, request_flags.kill_set_id);
   const KeepSetId keep(inode.may_have_set_id);
   Fd own;
-  int fd = fi != nullptr ? static_cast<int>(fi->fh) : -1;
+  int fd = fi != nullptr ? descriptor_of(fi->fh) : -1;
   if (fd < 0) {
     auto opened = fs.backing.open(AT_FDCWD, ProcPath(inode.path.get()).c_str(), O_WRONLY | O_NONBLOCK);
     if (!opened) return opened.error();

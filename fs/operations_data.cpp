@@ -14,7 +14,7 @@ namespace {
 // of our buffers, O_APPEND would ignore the offset that the kernel gives.
 constexpr int kept_by_kernel = O_APPEND | O_DIRECT | O_NOFOLLOW | O_TRUNC | O_CREAT | O_EXCL | O_NOCTTY;
 
-int backing_fd(const fuse_file_info* fi) { return static_cast<int>(fi->fh); }
+int backing_fd(const fuse_file_info* fi) { return descriptor_of(fi->fh); }
 
 void open(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
@@ -23,7 +23,7 @@ void open(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
       if (!handle) return void(fuse_reply_err(req, handle.error().value));
       fi->fh = *handle;
       fi->direct_io = 1;
-      if (fuse_reply_open(req, fi) == -ENOENT) fs.virtual_tree.release(fi->fh);
+      if (fuse_reply_open(req, fi) == -ENOENT) fs.virtual_tree.release(id, fi->fh);
       return;
     }
     with_inode(req, fs, id, [&](Inode& inode) {
@@ -41,7 +41,7 @@ void open(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
       }
       opened(inode, std::move(*fd), fi);
       if (fuse_reply_open(req, fi) != -ENOENT) return;
-      (void)!fs.backing.sys().close(Fd(backing_fd(fi)));
+      (void)close_handle(fs, fi->fh);
       if (const InodePtr pointer = fs.table.find(id)) fs.tree.closed(pointer);
     });
   });
@@ -50,10 +50,10 @@ void open(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
 void release(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) {
-      fs.virtual_tree.release(fi->fh);
+      fs.virtual_tree.release(id, fi->fh);
     } else {
-      (void)!fs.backing.sys().close(Fd(backing_fd(fi)));
-      if (const InodePtr inode = fs.table.find(id)) {
+      const bool was_open = close_handle(fs, fi->fh);
+      if (const InodePtr inode = was_open ? fs.table.find(id) : nullptr) {
         const bool yaml = inode->charge.is_yaml && (fi->flags & O_ACCMODE) != O_RDONLY;
         const AccountId account = inode->charge.account;
         fs.tree.closed(inode);
@@ -75,7 +75,7 @@ char* reply_space(size_t size) {
 void read(fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) {
-      const auto text = fs.virtual_tree.read(fi->fh, size, static_cast<uint64_t>(offset));
+      const auto text = fs.virtual_tree.read(id, fi->fh, size, static_cast<uint64_t>(offset));
       if (!text) return void(fuse_reply_err(req, text.error().value));
       return void(fuse_reply_buf(req, text->data(), text->size()));
     }
@@ -90,7 +90,7 @@ void write(fuse_req_t req, fuse_ino_t id, const char* data, size_t size, off_t o
   guarded(req, [&](Filesystem& fs) {
     const uint64_t at = static_cast<uint64_t>(offset);
     if (is_virtual(id)) {
-      const auto written = fs.virtual_tree.write(fi->fh, {data, size}, at, fi->lock_owner);
+      const auto written = fs.virtual_tree.write(id, fi->fh, {data, size}, at, fi->lock_owner);
       if (!written) return void(fuse_reply_err(req, written.error().value));
       return void(fuse_reply_write(req, *written));
     }
@@ -113,7 +113,7 @@ void write(fuse_req_t req, fuse_ino_t id, const char* data, size_t size, off_t o
 
 void flush(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
-    reply(req, is_virtual(id) ? fs.virtual_tree.flush(fi->fh, fi->lock_owner) : Result<void>());
+    reply(req, is_virtual(id) ? fs.virtual_tree.flush(id, fi->fh, fi->lock_owner) : Result<void>());
   });
 }
 

@@ -83,9 +83,9 @@ void opendir(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
       auto fd = fs.backing.open(inode.path.get(), ".", O_RDONLY | O_DIRECTORY);
       if (!fd) return void(fuse_reply_err(req, fd.error().value));
       ++inode.opens;
-      fi->fh = static_cast<uint64_t>(fd->release());
+      fi->fh = handle_of(fd->release(), DescriptorUse::directory);
       if (fuse_reply_open(req, fi) != -ENOENT) return;
-      (void)!fs.backing.sys().close(Fd(static_cast<int>(fi->fh)));
+      (void)close_handle(fs, fi->fh);
       if (const InodePtr pointer = fs.table.find(id)) fs.tree.closed(pointer);
     });
   });
@@ -94,8 +94,8 @@ void opendir(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
 void releasedir(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (!is_virtual(id)) {
-      (void)!fs.backing.sys().close(Fd(static_cast<int>(fi->fh)));
-      if (const InodePtr pointer = fs.table.find(id)) fs.tree.closed(pointer);
+      const bool was_open = close_handle(fs, fi->fh);
+      if (const InodePtr pointer = was_open ? fs.table.find(id) : nullptr) fs.tree.closed(pointer);
     }
     fuse_reply_err(req, 0);
   });
@@ -158,7 +158,7 @@ void list(fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, fuse_file_in
     Listing listing(req, fs, inode, size, plus);
     bool room = true;
     if (id != root_node || offset < last_backing_offset) {
-      const auto listed = list_backing(fs, listing, *inode, static_cast<int>(fi->fh), offset);
+      const auto listed = list_backing(fs, listing, *inode, descriptor_of(fi->fh), offset);
       // What was found before an error is told first: the kernel holds those inodes then.
       if (!listed && listing.empty()) return void(fuse_reply_err(req, listed.error().value));
       room = listed && *listed;
@@ -186,9 +186,8 @@ void readdirplus(fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, fuse_
 void fsyncdir(fuse_req_t req, fuse_ino_t id, int data_only, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) return reply(req, {});
-    with_inode(req, fs, id, [&](Inode& inode) {
-      reply(req, fs.io.sync(inode, static_cast<int>(fi->fh), data_only != 0));
-    });
+    with_inode(req, fs, id,
+               [&](Inode& inode) { reply(req, fs.io.sync(inode, descriptor_of(fi->fh), data_only != 0)); });
   });
 }
 

@@ -63,7 +63,7 @@ void create_virtual(fuse_req_t req, Filesystem& fs, fuse_ino_t parent, const cha
   fi->fh = made->second;
   fi->direct_io = 1;
   const fuse_entry_param param = entry_param(made->first);
-  if (fuse_reply_create(req, &param, fi) == -ENOENT) fs.virtual_tree.release(fi->fh);
+  if (fuse_reply_create(req, &param, fi) == -ENOENT) fs.virtual_tree.release(made->first.id, fi->fh);
 }
 
 void create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* fi) {
@@ -75,7 +75,7 @@ void create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fu
       opened(*made->entry.inode, std::move(made->fd), fi);
       const fuse_entry_param param = entry_param(made->entry);
       if (fuse_reply_create(req, &param, fi) != -ENOENT) return;
-      (void)!fs.backing.sys().close(Fd(static_cast<int>(fi->fh)));
+      (void)close_handle(fs, fi->fh);
       fs.tree.closed(made->entry.inode);
       fs.tree.forget(made->entry.inode->id, 1);
     });
@@ -92,7 +92,7 @@ void create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fu
       opened(*made->entry.inode, std::move(made->fd), fi);
       const fuse_entry_param param = entry_param(made->entry);
       if (fuse_reply_create(req, &param, fi) != -ENOENT) return;
-      (void)!fs.backing.sys().close(Fd(static_cast<int>(fi->fh)));
+      (void)close_handle(fs, fi->fh);
       fs.tree.closed(made->entry.inode);
       fs.tree.forget(made->entry.inode->id, 1);
     });

@@ -4,13 +4,88 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "accounting/layout.hpp"
+#include "fs/handover.hpp"
 
 namespace limaquota {
 namespace {
 bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\n") == std::string_view::npos; }
+
+// Numbers and texts one after the other, as this very program reads them again.
+struct Texts {
+  std::string all;
+  size_t at = 0;
+
+  void put(uint64_t number) { all.append(reinterpret_cast<const char*>(&number), sizeof number); }
+  void put(std::string_view text) {
+    put(uint64_t{text.size()});
+    all.append(text);
+  }
+  uint64_t number() {
+    uint64_t number = 0;
+    if (all.size() - at < sizeof number) return 0;
+    std::memcpy(&number, all.data() + at, sizeof number);
+    at += sizeof number;
+    return number;
+  }
+  bool ended() const { return at == all.size(); }
+  std::string text() {
+    const size_t size = std::min<size_t>(number(), all.size() - at);
+    at += size;
+    return all.substr(at - size, size);
+  }
+};
 }  // namespace
+
+class QuotaFiles::Keeping {
+ public:
+  explicit Keeping(const QuotaFiles& files) : files_(files) {}
+  Keeping(const Keeping&) = delete;
+  Keeping& operator=(const Keeping&) = delete;
+  ~Keeping() { files_.keep(); }
+
+ private:
+  const QuotaFiles& files_;
+};
+
+QuotaFiles::QuotaFiles(const Backing& backing, LimitStore& store) : backing_(backing), store_(store) {
+  if (handover != nullptr) take_over();
+}
+
+void QuotaFiles::keep() const {
+  if (handover == nullptr) return;
+  Texts texts;
+  for (const auto& [path, editing] : editing_) {
+    texts.put(path);
+    texts.put(editing.text);
+    texts.put(editing.owner);
+    texts.put(uint64_t{editing.pending});
+    texts.put(uint64_t{editing.writers.size()});
+    for (const uint64_t handle : editing.writers) texts.put(handle);
+  }
+  texts.put("");
+  for (const auto& [path, text] : scratch_) {
+    texts.put(path);
+    texts.put(text);
+  }
+  texts.put("");
+  handover->keep_text(texts.all);
+}
+
+void QuotaFiles::take_over() {
+  Texts texts{handover->kept_text()};
+  for (std::string path = texts.text(); !path.empty(); path = texts.text()) {
+    Editing& editing = editing_[path];
+    editing.text = texts.text();
+    editing.owner = texts.number();
+    editing.pending = texts.number() != 0;
+    for (uint64_t left = texts.number(); left > 0 && !texts.ended(); --left)
+      editing.writers.insert(texts.number());
+  }
+  for (std::string path = texts.text(); !path.empty(); path = texts.text()) scratch_[path] = texts.text();
+}
 
 std::string QuotaFiles::current(std::string_view path) const {
   const auto editing = editing_.find(path);
@@ -63,6 +138,7 @@ std::optional<struct stat> QuotaFiles::backing_stat(std::string_view path) const
 Result<void> QuotaFiles::create(std::string_view path) {
   const bool limit = store_.is_limit(path);
   const std::lock_guard lock(mutex_);
+  const Keeping keeping(*this);
   if (limit) {
     editing_.try_emplace(std::string(path));
     return {};
@@ -72,17 +148,19 @@ Result<void> QuotaFiles::create(std::string_view path) {
   return {};
 }
 
-void QuotaFiles::open_for_writing(std::string_view path) {
+void QuotaFiles::open_for_writing(std::string_view path, uint64_t handle) {
   const std::lock_guard lock(mutex_);
+  const Keeping keeping(*this);
   if (scratch_.contains(path)) return;
   const std::string text = current(path);
   const auto [entry, is_new] = editing_.try_emplace(std::string(path));
   if (is_new) entry->second.text = text;
-  ++entry->second.writers;
+  entry->second.writers.insert(handle);
 }
 
 Result<void> QuotaFiles::set_size(std::string_view path, uint64_t size) {
   const std::lock_guard lock(mutex_);
+  const Keeping keeping(*this);
   if (const auto found = scratch_.find(path); found != scratch_.end()) {
     if (size > most_scratch_bytes) return Errno{EFBIG};
     found->second.resize(size);
@@ -95,7 +173,7 @@ Result<void> QuotaFiles::set_size(std::string_view path, uint64_t size) {
   entry->second.text.resize(size);
   entry->second.pending = true;
   // Truncated by path, with nobody to close it: nothing was written, so the old text stays.
-  if (entry->second.writers == 0) editing_.erase(entry);
+  if (entry->second.writers.empty()) editing_.erase(entry);
   return {};
 }
 
@@ -108,6 +186,7 @@ Result<size_t> QuotaFiles::write(std::string_view path, std::string_view data, u
     return text;
   };
   const std::lock_guard lock(mutex_);
+  const Keeping keeping(*this);
   if (const auto found = scratch_.find(path); found != scratch_.end()) {
     size_t others = 0;
     for (const auto& [name, text] : scratch_) others += &text == &found->second ? 0 : text.size();
@@ -142,6 +221,7 @@ Result<size_t> QuotaFiles::write(std::string_view path, std::string_view data, u
 
 Result<void> QuotaFiles::flush(std::string_view path, uint64_t owner) {
   const std::lock_guard lock(mutex_);
+  const Keeping keeping(*this);
   const auto entry = editing_.find(path);
   if (entry == editing_.end() || entry->second.owner != owner) return {};
   return put_pending(path, entry->second);
@@ -156,18 +236,20 @@ Result<void> QuotaFiles::put_pending(std::string_view path, Editing& editing) {
   return result;
 }
 
-void QuotaFiles::closed(std::string_view path) {
+void QuotaFiles::closed(std::string_view path, uint64_t handle) {
   const std::lock_guard lock(mutex_);
+  const Keeping keeping(*this);
   const auto entry = editing_.find(path);
   if (entry == editing_.end()) return;
-  if (entry->second.writers > 0) --entry->second.writers;
+  entry->second.writers.erase(handle);
   // The last close may be that of a process that did not write.
-  if (entry->second.writers == 0) (void)put_pending(path, entry->second);
-  if (entry->second.writers == 0) editing_.erase(entry);
+  if (entry->second.writers.empty()) (void)put_pending(path, entry->second);
+  if (entry->second.writers.empty()) editing_.erase(entry);
 }
 
 Result<void> QuotaFiles::remove(std::string_view path) {
   const std::lock_guard lock(mutex_);
+  const Keeping keeping(*this);
   if (const auto found = scratch_.find(path); found != scratch_.end()) {
     scratch_.erase(found);
     return {};
@@ -181,6 +263,7 @@ Result<void> QuotaFiles::rename(std::string_view from, std::string_view to, bool
   if (from == to) return {};
   const bool to_limit = store_.is_limit(to);
   const std::lock_guard lock(mutex_);
+  const Keeping keeping(*this);
   if (!exists(from)) return Errno{ENOENT};
   if (!may_replace && exists(to)) return Errno{EEXIST};
   const std::string text = current(from);
@@ -209,6 +292,7 @@ void QuotaFiles::promote(std::string_view account) {
     if (found == scratch_.end()) return;
     text = found->second;
     if (store_.check(account, text)) return;
+    const Keeping keeping(*this);
     scratch_.erase(found);
   }
   (void)!store_.put(account, text);

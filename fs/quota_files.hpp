@@ -5,6 +5,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,7 +21,8 @@ namespace limaquota {
 // functions may be called from any thread.
 class QuotaFiles {
  public:
-  QuotaFiles(const Backing& backing, LimitStore& store) : backing_(backing), store_(store) {}
+  // Goes on with the texts that a worker before kept (fs/handover.hpp).
+  QuotaFiles(const Backing& backing, LimitStore& store);
 
   static bool is_directory(std::string_view path) { return path.empty() || path == "_disks"; }
   bool is_file(std::string_view path) const;
@@ -30,14 +32,15 @@ class QuotaFiles {
   std::optional<struct stat> backing_stat(std::string_view path) const;
 
   Result<void> create(std::string_view path);
-  void open_for_writing(std::string_view path);
+  // `handle` stands for what is opened, until it is closed.
+  void open_for_writing(std::string_view path, uint64_t handle);
   Result<void> set_size(std::string_view path, uint64_t size);
   // `owner` stands for the process that writes, or closes.
   Result<size_t> write(std::string_view path, std::string_view data, uint64_t offset, uint64_t owner);
   // At each close of a descriptor that was open for writing: the text counts where it is the writer's own,
   // not that of another process that inherited it. And after the last close.
   Result<void> flush(std::string_view path, uint64_t owner);
-  void closed(std::string_view path);
+  void closed(std::string_view path, uint64_t handle);
   Result<void> remove(std::string_view path);
   Result<void> rename(std::string_view from, std::string_view to, bool may_replace);
   // A scratch file of that name becomes its limit file, if its text is one: limits may be written before the
@@ -46,20 +49,25 @@ class QuotaFiles {
 
  private:
   struct Editing {
-    std::string text;      // what the file holds for those who have it open
-    bool pending = false;  // it holds something that is not in force
-    uint64_t owner = 0;    // who wrote last
-    unsigned writers = 0;
+    std::string text;            // what the file holds for those who have it open
+    bool pending = false;        // it holds something that is not in force
+    uint64_t owner = 0;          // who wrote last
+    std::set<uint64_t> writers;  // handles
   };
   // Scratch files together.
   static constexpr size_t most_scratch_bytes = size_t{4} << 20;
   static constexpr size_t most_scratch_files = 64;
   static constexpr size_t largest_limit_text = 4096;
 
+  void keep() const;  // what it holds, for the next worker; the caller holds mutex_
+  void take_over();   // what the worker before kept
   Result<void> put_pending(std::string_view path, Editing& editing);  // the caller holds mutex_
   std::string current(std::string_view path) const;                   // the caller holds mutex_
   bool exists(std::string_view path) const;                           // the caller holds mutex_
   static bool whole(std::string_view text) { return text.ends_with('\n') || is_lone_size(text); }
+
+  // Keeps what a function changed when it ends: made after the lock of mutex_.
+  class Keeping;
 
   const Backing& backing_;
   LimitStore& store_;

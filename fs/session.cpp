@@ -9,8 +9,11 @@
 #include <cstddef>
 #include <cstring>
 #include <optional>
+#include <string>
+#include <string_view>
 
 #include "fs/caller.hpp"
+#include "fs/handover.hpp"
 #include "fs/uring.hpp"
 
 namespace limaquota {
@@ -22,6 +25,9 @@ constexpr size_t buffer_bytes = max_payload + (size_t{64} << 10);
 constexpr size_t most_threads = 1024;
 // In flags2 of INIT, from Linux 6.6 on: shared mappings of files opened with direct I/O.
 constexpr uint32_t direct_io_allow_mmap = uint32_t{1} << (36 - 32);
+// And from Linux 6.9 on: the kernel sends again what was not answered, when it is told to.
+constexpr uint32_t has_resend = uint32_t{1} << (39 - 32);
+constexpr int32_t notify_resend = 7;
 
 // A receive buffer whose pages are there before /dev/fuse touches them.
 class Buffer {
@@ -76,6 +82,29 @@ RequestFlags flags_of(uint32_t opcode, const char* data, size_t size) {
   return flags;
 }
 
+// Requests that would not do the same when they are carried out twice.
+bool may_not_be_repeated(uint32_t opcode) {
+  switch (opcode) {
+    case FUSE_OPEN:
+    case FUSE_OPENDIR:
+    case FUSE_CREATE:
+    case FUSE_TMPFILE:
+    case FUSE_MKNOD:
+    case FUSE_MKDIR:
+    case FUSE_SYMLINK:
+    case FUSE_LINK:
+    case FUSE_UNLINK:
+    case FUSE_RMDIR:
+    case FUSE_RENAME:
+    case FUSE_RENAME2:
+    case FUSE_SETXATTR:
+    case FUSE_REMOVEXATTR:
+      return true;
+    default:
+      return false;
+  }
+}
+
 // Requests that must not wait for a busy account: they are quick, or let it go on.
 bool never_waits(uint32_t opcode) {
   switch (opcode) {
@@ -110,13 +139,18 @@ Session::Session(Filesystem& fs, Fd device, bool io_uring)
     return;
   }
   (void)device.release();  // libfuse's now
-  fs_.tree.set_forget_name([this](NodeId parent, const std::string& entry) {
-    fuse_lowlevel_notify_inval_entry(session_.get(), parent, entry.c_str(), entry.size());
-  });
+  InService::on_never_known = [this](int fd) { fs_.tree.never_known(fd); };
+  fs_.tree.set_kernel(
+      {[this](NodeId parent, const std::string& entry) {
+         fuse_lowlevel_notify_inval_entry(session_.get(), parent, entry.c_str(), entry.size());
+       },
+       // Only its attributes are to be asked for anew.
+       [this](NodeId id) { return fuse_lowlevel_notify_inval_inode(session_.get(), id, -1, 0) != -ENOENT; }});
 }
 
 Session::~Session() {
-  fs_.tree.set_forget_name({});
+  fs_.tree.set_kernel({});
+  InService::on_never_known = {};
   self_ = nullptr;
 }
 
@@ -165,15 +199,49 @@ ssize_t Session::write_reply(int fd, struct iovec* iov, int count, void*) {
   }
   self->init_answered_ = true;
   self->complete_init(iov[1]);
+  return self->finish_init(fd, iov, count);
+}
+
+ssize_t Session::finish_init(int fd, struct iovec* iov, int count) {
+  std::string reply;
+  for (int i = 0; i < count; ++i) reply.append(static_cast<const char*>(iov[i].iov_base), iov[i].iov_len);
+  if (taking_over_) {
+    agrees_ = reply == std::string_view(handover->init_reply, handover->init_reply_bytes);
+    return static_cast<ssize_t>(reply.size());
+  }
+  const bool fits = handover != nullptr && reply.size() <= sizeof handover->init_reply;
+  if (fits) {
+    std::memcpy(handover->init_reply, reply.data(), reply.size());
+    handover->init_reply_bytes = static_cast<uint32_t>(reply.size());
+  }
   const ssize_t written = ::writev(fd, iov, count);
-  if (self->io_uring_) self->start_queues();
-  if (self->ready_) self->ready_();
+  const bool sends_again = (init_flags_ & FUSE_INIT_EXT) != 0 && (init_flags2_ & has_resend) != 0;
+  if (fits && sends_again && !io_uring_ && handover->init_request_bytes > 0) {
+    handover->restartable = true;
+  } else if (!io_uring_) {
+    log_info(
+        "should the daemon crash, the mount is dead: only Linux 6.9 and later lets another one take over");
+  }
+  if (io_uring_) start_queues();
+  if (ready_) ready_();
   return written;
+}
+
+bool Session::take_over() {
+  std::vector<char> request(handover->init_request, handover->init_request + handover->init_request_bytes);
+  taking_over_ = true;
+  this->request(request.data(), request.size());
+  taking_over_ = false;
+  if (!agrees_) return false;
+  const fuse_out_header again{sizeof again, notify_resend, 0};
+  return ::write(fuse_session_fd(session_.get()), &again, sizeof again) == sizeof again;
 }
 
 void Session::process(char* data, size_t size) {
   const auto* header = reinterpret_cast<const fuse_in_header*>(data);
   request_flags = flags_of(header->opcode, data, size);
+  std::optional<InService> in_service;
+  if (may_not_be_repeated(header->opcode)) in_service.emplace(header->unique, header->opcode == FUSE_CREATE);
   if (entry_in_service != nullptr) request_flags.reply_space = entry_in_service->reply_space();
   fuse_buf buffer{};
   buffer.mem = data;
@@ -185,6 +253,10 @@ void Session::request(char* data, size_t size) {
   const auto* header = reinterpret_cast<const fuse_in_header*>(data);
   if (header->opcode == FUSE_INIT) {
     init_unique_ = header->unique;
+    if (handover != nullptr && !taking_over_ && size <= sizeof handover->init_request) {
+      std::memcpy(handover->init_request, data, size);
+      handover->init_request_bytes = static_cast<uint32_t>(size);
+    }
     if (const auto* init = body_of<fuse_init_in>(data, size)) {
       init_flags_ = init->flags;
       init_flags2_ = init->flags2;

@@ -33,6 +33,9 @@ class Session {
   // Serves until the mount is gone. `ready` is called once, from a serving thread, when the kernel's INIT was
   // answered.
   void serve(std::function<void()> ready);
+  // In a worker that takes over: shakes hands as the one before did, without a word to the kernel, and has it
+  // send again what was not answered. False where this program's answer would have been another.
+  bool take_over();
 
  private:
   struct Free {
@@ -46,6 +49,7 @@ class Session {
   void request(char* data, size_t size);
   void process(char* data, size_t size);
   void complete_init(const struct iovec& body);
+  ssize_t finish_init(int fd, struct iovec* iov, int count);
   static void complete_open(const struct iovec& body);
   static ssize_t write_reply(int fd, struct iovec* iov, int count, void* userdata);
   static ssize_t read_request(int fd, void* buffer, size_t size, void* userdata);
@@ -62,6 +66,8 @@ class Session {
   std::atomic<int> readers_{0};          // threads that wait for /dev/fuse
   std::deque<std::atomic<int>> takers_;  // and for each queue of io_uring
   std::atomic<bool> init_answered_{false};
+  bool taking_over_ = false;  // the reply of INIT is only compared
+  bool agrees_ = false;
   std::atomic<uint64_t> init_unique_{0};
   std::atomic<uint32_t> init_flags_{0}, init_flags2_{0};
   std::mutex threads_mutex_;

@@ -2,12 +2,14 @@
 
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/xattr.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include "fs/handover.hpp"
 #include "fs/read_names.hpp"
 
 namespace limaquota {
@@ -93,17 +95,17 @@ Result<Entry> Tree::reopen(NodeId id) {
   return enter_known(id, std::move(*path), 0, "", *st, handle);
 }
 
-void Tree::set_forget_name(ForgetName forget_name) {
-  const std::lock_guard lock(forget_name_mutex_);
-  forget_name_ = std::move(forget_name);
+void Tree::set_kernel(Kernel kernel) {
+  const std::lock_guard lock(kernel_mutex_);
+  kernel_ = std::move(kernel);
 }
 
 void Tree::forget_some() {
   rlimit limit{};
-  const std::lock_guard lock(forget_name_mutex_);
-  if (!forget_name_ || ::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const std::lock_guard lock(kernel_mutex_);
+  if (!kernel_.forget_name || ::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   most_known_ = limit.rlim_cur / 2;
-  for (const auto& known : table_.too_many(most_known_)) forget_name_(known.parent, known.name);
+  for (const auto& known : table_.too_many(most_known_)) kernel_.forget_name(known.parent, known.name);
 }
 
 Result<Entry> Tree::lookup(Inode& parent, const char* name) {
@@ -141,7 +143,7 @@ void Tree::let_die(const InodePtr& inode) {
     if (inode->charge.is_disk) accounts_.drop_disk(inode->id);
     inode->dead = true;
     table_.drop_charge(inode->id);
-    inode->path.reset();
+    table_.close_path(*inode);
   }
   ledger_.apply(changes.data(), changes.size());
   const std::lock_guard lock(inode->mutex);
@@ -164,14 +166,19 @@ void Tree::closed(const InodePtr& inode) {
   forget(inode->id, 0);
 }
 
+bool Tree::stands(const Inode& parent, const char* name) const {
+  return backing_.sys().fstatat(parent.path.get(), name, AT_SYMLINK_NOFOLLOW).operator bool();
+}
+
 Result<Entry> Tree::make(Inode& parent, const char* name, mode_t type,
-                         const std::function<Result<void>()>& operation, size_t value_size) {
+                         const std::function<Result<void>()>& operation, size_t value_size,
+                         bool* made_before) {
   const Child child = child_of(parent.charge.role, parent.charge.account, name, type);
   Claims claims{{parent.charge.account, backing_.metadata(value_size)}};
   if (child.account != parent.charge.account) claims.push_back({child.account, backing_.metadata()});
   const auto undo = [&](Errno error) {
-    const bool there = backing_.sys().fstatat(parent.path.get(), name, AT_SYMLINK_NOFOLLOW).operator bool();
-    if (child.account != parent.charge.account && !there) accounts_.closed(child.role, child.account);
+    if (child.account != parent.charge.account && !stands(parent, name))
+      accounts_.closed(child.role, child.account);
     return error;
   };
   auto reservation = io_.reserve(claims, Line::control);
@@ -179,7 +186,12 @@ Result<Entry> Tree::make(Inode& parent, const char* name, mode_t type,
   Result<Entry> entry = Errno{EIO};
   {
     const std::lock_guard lock(parent.mutex);
-    if (const auto done = operation(); !done) return undo(done.error());
+    // A request that came again may have been carried out: then what it intended is there.
+    const bool there = InService::noting() && stands(parent, name);
+    const bool before = there && InService::earlier().has_value();
+    if (!there) InService::intend({});
+    if (made_before != nullptr) *made_before = before;
+    if (const auto done = before ? Result<void>() : operation(); !done) return undo(done.error());
     MeteredIo::Changes changes;
     auto path = backing_.open(parent.path.get(), name, O_PATH | O_NOFOLLOW);
     entry = path ? enter(parent, name, std::move(*path), &changes) : Result<Entry>(path.error());
@@ -222,17 +234,33 @@ Result<Tree::Created> Tree::create(Inode& parent, const char* name, mode_t mode,
                                    const Caller& caller) {
   Created created;
   bool truncate = false;
-  auto entry = make(parent, name, S_IFREG, [&]() -> Result<void> {
-    const AsCaller as(caller);
-    const KeepSetId keep(caller.uid == 0);
-    auto fd =
-        backing_.open(parent.path.get(), name, (flags & ~handled_elsewhere) | O_CREAT | O_NOFOLLOW, mode);
-    if (!fd) return fd.error();
-    created.fd = std::move(*fd);
-    truncate = (flags & O_TRUNC) != 0;
-    return {};
-  });
+  bool made_before = false;
+  auto entry = make(
+      parent, name, S_IFREG,
+      [&]() -> Result<void> {
+        const AsCaller as(caller);
+        const KeepSetId keep(caller.uid == 0);
+        auto fd =
+            backing_.open(parent.path.get(), name, (flags & ~handled_elsewhere) | O_CREAT | O_NOFOLLOW, mode);
+        if (!fd) return fd.error();
+        InService::note_opened(fd->get());
+        created.fd = std::move(*fd);
+        truncate = (flags & O_TRUNC) != 0;
+        return {};
+      },
+      0, &made_before);
   if (!entry) return entry.error();
+  // Its mode may forbid to open it again, so it is open still.
+  if (made_before) created.fd = InService::opened_before();
+  if (made_before && !created.fd) {
+    auto fd = backing_.open(parent.path.get(), name,
+                            (flags & ~(handled_elsewhere | O_CREAT | O_EXCL)) | O_NOFOLLOW);
+    if (!fd) {
+      forget(entry->inode->id, 1);
+      return fd.error();
+    }
+    created.fd = std::move(*fd);
+  }
   created.entry = std::move(*entry);
   if (truncate && created.entry.st.st_size > 0) {
     const auto shortened = io_.truncate(*created.entry.inode, created.fd.get(), 0);
@@ -291,6 +319,7 @@ Result<Tree::Created> Tree::tmpfile(Inode& parent, mode_t mode, int flags, const
   {
     const std::lock_guard made(entry->inode->mutex);
     entry->inode->gone = true;
+    if (InService::noting()) table_.note_account(*entry->inode, ledger_.name(entry->inode->charge.account));
   }
   io_.commit(std::move(*reservation), {&parent}, changes);
   created.entry = std::move(*entry);
@@ -305,9 +334,12 @@ Result<Entry> Tree::link(Inode& inode, Inode& parent, const char* name) {
     if (inode.dead || std::find(holders.begin(), holders.end(), account) == holders.end())
       return Errno{EXDEV};
   }
-  auto entry = make(parent, name, inode.type,
-                    [&] { return backing_.sys().linkat(inode.path.get(), parent.path.get(), name); });
-  if (!entry) return entry;
+  bool made_before = false;
+  auto entry = make(
+      parent, name, inode.type,
+      [&] { return backing_.sys().linkat(inode.path.get(), parent.path.get(), name); }, 0, &made_before);
+  // What was made before the scan is counted by it.
+  if (!entry || made_before) return entry;
   const std::lock_guard lock(inode.mutex);
   if (std::exchange(inode.gone, false)) {  // an O_TMPFILE got its first name
     table_.unmark_dying(inode);
@@ -391,12 +423,24 @@ void Tree::name_gone(Victim victim, AccountId account, MeteredIo::Changes* chang
   accounts_.closed(role, own);
 }
 
+// It may lose its last name while it is open.
+void Tree::note_victim(const Victim& victim) const {
+  const Charge* charge = victim.inode ? table_.find_charge(victim.id) : nullptr;
+  if (charge != nullptr && InService::noting())
+    table_.note_account(*victim.inode, ledger_.name(charge->account));
+}
+
 Result<void> Tree::unlink(Inode& parent, const char* name, bool directory) {
   Victim gone;
   {
     const std::lock_guard lock(parent.mutex);
     auto victim = look_at(parent, name);
+    // A request that came again may have been carried out: then what it was to take away is not there.
+    const auto before = InService::earlier();
+    if (before && (victim ? victim->id != before->first : victim.error().value == ENOENT)) return {};
     if (!victim) return victim.error();
+    InService::intend({victim->id, 0});
+    note_victim(*victim);
     const auto done = backing_.sys().unlinkat(parent.path.get(), name, directory ? AT_REMOVEDIR : 0);
     if (!done) return done;
     io_.commit(Reservation(), {&parent});
@@ -410,17 +454,27 @@ Result<void> Tree::unlink(Inode& parent, const char* name, bool directory) {
   return {};
 }
 
+bool Tree::has_xattr(const Inode& inode, const char* name) const {
+  return backing_.sys().getxattr(inode.path.get(), name, nullptr, 0).operator bool();
+}
+
 Result<void> Tree::setxattr(Inode& inode, const char* name, const void* value, size_t size, int flags) {
   auto reservation = io_.reserve(io_.claims_of(inode, backing_.metadata(size)), Line::control);
   if (!reservation) return reservation.error();
   const std::lock_guard lock(inode.mutex);
-  const auto done = backing_.sys().setxattr(inode.path.get(), name, value, size, flags);
+  // An attribute that a request which came again was to make new may be made.
+  if ((flags & XATTR_CREATE) != 0 && InService::noting() && !has_xattr(inode, name)) InService::intend({});
+  const int wanted = InService::earlier() ? flags & ~XATTR_CREATE : flags;
+  const auto done = backing_.sys().setxattr(inode.path.get(), name, value, size, wanted);
   io_.commit(std::move(*reservation), {&inode});
   return done;
 }
 
 Result<void> Tree::removexattr(Inode& inode, const char* name) {
   const std::lock_guard lock(inode.mutex);
+  const bool there = InService::noting() && has_xattr(inode, name);
+  if (!there && InService::earlier()) return {};
+  if (there) InService::intend({});
   const auto done = backing_.sys().removexattr(inode.path.get(), name);
   io_.commit(Reservation(), {&inode});
   return done;

@@ -76,9 +76,21 @@ class Tree {
   void forget_some();
   // Whether it knows so many now.
   bool knows_many() const { return table_.known() > most_known_; }
-  // How: told by the session while it lives, and taken back (an empty function) before it ends.
-  using ForgetName = std::function<void(NodeId parent, const std::string& name)>;
-  void set_forget_name(ForgetName forget_name);
+  // What the tree asks of the kernel: set by the session while it lives, and taken back (empty) before it
+  // ends.
+  struct Kernel {
+    std::function<void(NodeId parent, const std::string& name)> forget_name;
+    std::function<bool(NodeId id)> knows;  // whether it has the inode in memory now
+  };
+  void set_kernel(Kernel kernel);
+  // After scan, in a worker that takes over: the inodes that the kernel knows and the files it has open, by
+  // the descriptors of the worker before.
+  void take_over(const std::vector<int>& descriptors);
+  // An open file was taken over of which the kernel never learned.
+  void never_known(int fd);
+  // A kill may leave more lookups noted than the kernel has: asks it for inodes that were taken over, until
+  // that is settled for each.
+  void ask_for_taken_over();
   // Looks again at directories in which something could not be looked at when it was made.
   void recount_now();
   // A descriptor of the inode was closed.
@@ -103,7 +115,11 @@ class Tree {
   Child child_of(Role role, AccountId account, std::string_view name, mode_t type);
   Result<Entry> enter(Inode& parent, const char* name, Fd path, MeteredIo::Changes* changes);
   Result<Entry> make(Inode& parent, const char* name, mode_t type,
-                     const std::function<Result<void>()>& operation, size_t value_size = 0);
+                     const std::function<Result<void>()>& operation, size_t value_size = 0,
+                     bool* made_before = nullptr);
+  bool stands(const Inode& parent, const char* name) const;
+  bool has_xattr(const Inode& inode, const char* name) const;
+  void note_victim(const Victim& victim) const;
   Result<Victim> look_at(Inode& parent, const char* name);
   // `handle` may be empty: it is asked for then.
   void add_charge(NodeId id, const Child& child, const char* name, int path, const struct stat& st,
@@ -126,6 +142,8 @@ class Tree {
   // exchanged.
   bool renamed(Victim& victim, const Inode& from_parent, const Inode& to_parent, const char* to_name,
                bool exchanged, bool limit_moved = false);
+  void follow_moved(const Inode& parent, std::string_view name, const Inode& new_parent,
+                    std::string_view new_name, mode_t type, bool exchanged);
   // False where something could not be looked at.
   bool move_below(int dir, AccountId from, Role role, AccountId account);
 
@@ -145,8 +163,15 @@ class Tree {
   Settler& settler_;
   std::atomic<size_t> most_known_{
       SIZE_MAX};  // inodes that the kernel may know before it is made to forget some
-  std::mutex forget_name_mutex_;
-  ForgetName forget_name_;  // guarded by forget_name_mutex_, which is held while it is called
+  std::mutex kernel_mutex_;
+  Kernel kernel_;  // guarded by kernel_mutex_, which is held while it is called
+  // --- taking over (tree_takeover.cpp) ---
+  InodePtr take_over_inode(int fd, uint64_t lookups);
+  InodePtr take_over_path(Fd path, uint64_t lookups, uint32_t account);
+  void take_over_open(int fd);
+  std::vector<InodeTable::Doubtful>
+      unknown_;  // that the kernel did not know when it was asked; of the settler's thread
+  std::chrono::steady_clock::time_point ask_next_;
   std::mutex recount_mutex_;
   // What is below a directory and still charged to an old account.
   struct Move {

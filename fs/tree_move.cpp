@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "accounting/layout.hpp"
+#include "fs/handover.hpp"
 #include "fs/read_names.hpp"
 #include "fs/tree.hpp"
 
@@ -157,6 +159,7 @@ bool Tree::renamed(Victim& victim, const Inode& from_parent, const Inode& to_par
   // A limit follows its VM, whether Lima renames the directory or moves lima.yaml to a new one.
   if ((owns_account && role == child.role) || (yaml && child.is_yaml)) {
     if (!limit_moved) followed = limits_.follow(ledger_.name(from), ledger_.name(child.account));
+    if (followed) InService::note_limit_moved();
   }
   if (!exchanged) accounts_.closed(role, from);
   return followed;
@@ -169,6 +172,28 @@ bool Tree::lend_for_rename(AccountId account) {
   if (lent + Bytes(4 * backing_.block()) > Ledger::hand) return false;
   lent += Bytes(backing_.block());
   return true;
+}
+
+// The scan found what a rename had done before its worker died, but for the limit, which is to go with its
+// VM.
+void Tree::follow_moved(const Inode& parent, std::string_view name, const Inode& new_parent,
+                        std::string_view new_name, mode_t type, bool exchanged) {
+  if (InService::limit_moved()) return;
+  const auto account = [&](const Inode& directory, std::string_view child) -> std::string {
+    const Role role = directory.charge.role;
+    switch (Accounts::role_of_child(role, child, type)) {
+      case Role::vm:
+        return std::string(child);
+      case Role::disk:
+        return account_of_disk(child);
+      default:
+        return Accounts::is_yaml(role, child) ? ledger_.name(directory.charge.account) : std::string();
+    }
+  };
+  const std::string from = account(parent, name);
+  const std::string to = account(new_parent, new_name);
+  if (from.empty() || to.empty() || from == to) return;
+  if (limits_.follow(from, to) || (exchanged && limits_.follow(to, from))) InService::note_limit_moved();
 }
 
 Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, const char* new_name,
@@ -204,11 +229,19 @@ Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, co
   {
     const LockedParents lock(parent, new_parent);
     auto found = look_at(parent, name);
+    auto there = look_at(new_parent, new_name);
+    // A request that came again may have been carried out: then what it was to move is there.
+    const auto before = InService::earlier();
+    if (before && before->first != before->second && there && there->id == before->first) {
+      follow_moved(parent, name, new_parent, new_name, there->st.st_mode, exchange);
+      return {};
+    }
     if (!found) return found.error();
     source = std::move(*found);
-    auto there = look_at(new_parent, new_name);
     if (!there && there.error().value != ENOENT) return there.error();
     if (there) target = std::move(*there);
+    InService::intend({source.id, target.id});
+    if (target.id != 0 && !exchange) note_victim(target);
     const auto done =
         backing_.sys().renameat2(parent.path.get(), name, new_parent.path.get(), new_name, flags);
     if (!done) return done;

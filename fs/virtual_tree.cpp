@@ -7,6 +7,7 @@
 #include <ctime>
 
 #include "accounting/layout.hpp"
+#include "fs/handover.hpp"
 
 namespace limaquota {
 namespace {
@@ -24,7 +25,12 @@ bool in_tree(std::string_view path, std::string_view tree) {
 }  // namespace
 
 VirtualTree::VirtualTree(UsageFiles& usage, QuotaFiles& quota, uid_t uid, gid_t gid)
-    : usage_(usage), quota_(quota), uid_(uid), gid_(gid) {}
+    : usage_(usage), quota_(quota), uid_(uid), gid_(gid) {
+  constexpr unsigned restart_shift = 40;
+  next_handle_ = handover == nullptr ? 0 : uint64_t{handover->restarts} << restart_shift;
+  (void)id_of(std::string(usage_directory));
+  (void)id_of(std::string(quota_directory));
+}
 
 VirtualTree::Kind VirtualTree::kind(std::string_view path) const {
   const std::string_view rest = below(path);
@@ -39,21 +45,47 @@ VirtualTree::Kind VirtualTree::kind(std::string_view path) const {
   return Kind::none;
 }
 
+// The same for each worker, so that a node which the kernel knows is found again: a hash of the path
+// (FNV-1a), or what follows it where that is taken.
 NodeId VirtualTree::id_of(const std::string& path) {
   const std::lock_guard lock(mutex_);
-  const auto [entry, is_new] = ids_.try_emplace(path, next_id_);
-  if (is_new) paths_[next_id_++] = path;
-  return entry->second;
+  if (const auto known = ids_.find(path); known != ids_.end()) return known->second;
+  uint64_t hash = 14695981039346656037U;
+  for (const char c : path) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211U;
+  NodeId id = virtual_bit | (hash & (virtual_bit - 1));
+  while (!paths_.try_emplace(id, path).second) id = virtual_bit | ((id + 1) & (virtual_bit - 1));
+  ids_[path] = id;
+  return id;
 }
 
-std::optional<std::string> VirtualTree::path_of(NodeId id) const {
-  const std::lock_guard lock(mutex_);
-  const auto found = paths_.find(id);
-  if (found == paths_.end()) return std::nullopt;
-  return found->second;
+std::optional<std::string> VirtualTree::path_of(NodeId id) {
+  for (const bool look : {true, false}) {
+    {
+      const std::lock_guard lock(mutex_);
+      const auto found = paths_.find(id);
+      if (found != paths_.end()) return found->second;
+    }
+    // Of the worker before: it is one of the names there are.
+    if (look && handover != nullptr && handover->restarts > 0) know_all();
+  }
+  return std::nullopt;
 }
 
-Result<std::string> VirtualTree::child_path(NodeId parent, std::string_view name) const {
+void VirtualTree::know_all() {
+  for (const std::string_view tree : {usage_directory, quota_directory}) {
+    const bool usage = tree == usage_directory;
+    for (const std::string_view below_it : {std::string_view(), disks_directory}) {
+      std::string directory(tree);
+      if (!below_it.empty()) directory.append("/").append(below_it);
+      (void)id_of(directory);
+      directory.append("/");
+      for (const std::string& name : usage ? usage_.names(below_it) : quota_.names(below_it))
+        (void)id_of(std::string(directory).append(name));
+    }
+  }
+}
+
+Result<std::string> VirtualTree::child_path(NodeId parent, std::string_view name) {
   if (parent == root_node) return std::string(name);
   const auto path = path_of(parent);
   if (!path) return Errno{ESTALE};
@@ -135,17 +167,16 @@ Result<std::vector<VirtualTree::Child>> VirtualTree::list(NodeId id) {
   return children;
 }
 
-uint64_t VirtualTree::add_handle(NodeId node, bool writes) {
-  const std::lock_guard lock(mutex_);
-  handles_[next_handle_] = {node, writes, {}};
-  return next_handle_++;
-}
-
-std::optional<VirtualTree::Handle> VirtualTree::handle(uint64_t id) const {
-  const std::lock_guard lock(mutex_);
-  const auto found = handles_.find(id);
-  if (found == handles_.end()) return std::nullopt;
-  return found->second;
+uint64_t VirtualTree::handle_for_request(bool writes) {
+  if (const auto earlier = InService::earlier()) return earlier->first;
+  uint64_t handle = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    next_handle_ += 2;
+    handle = next_handle_ | (writes ? 1 : 0);
+  }
+  InService::intend({handle, 0});
+  return handle;
 }
 
 Result<uint64_t> VirtualTree::open(NodeId id, int flags) {
@@ -156,12 +187,16 @@ Result<uint64_t> VirtualTree::open(NodeId id, int flags) {
   const bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0;
   if (what == Kind::usage_file && writes) return Errno{EACCES};
   if (what != Kind::usage_file && what != Kind::quota_file) return Errno{EISDIR};
-  if (writes) quota_.open_for_writing(below(*path));
+  return open_file(*path, flags, handle_for_request(writes));
+}
+
+Result<uint64_t> VirtualTree::open_file(const std::string& path, int flags, uint64_t handle) {
+  if (writes(handle)) quota_.open_for_writing(below(path), handle);
   if ((flags & O_TRUNC) != 0) {
-    const auto set = quota_.set_size(below(*path), 0);
+    const auto set = quota_.set_size(below(path), 0);
     if (!set) return set.error();
   }
-  return add_handle(id, writes);
+  return handle;
 }
 
 Result<std::pair<VirtualTree::Node, uint64_t>> VirtualTree::create(NodeId parent, std::string_view name,
@@ -169,69 +204,80 @@ Result<std::pair<VirtualTree::Node, uint64_t>> VirtualTree::create(NodeId parent
   const auto path = child_path(parent, name);
   if (!path) return path.error();
   if (!in_tree(*path, quota_directory)) return Errno{EPERM};
-  if (const Kind what = kind(*path); what != Kind::none) {
-    if (exclusive) return Errno{EEXIST};
+  const Kind what = kind(*path);
+  if (what != Kind::none) {
+    if (exclusive && !InService::earlier()) return Errno{EEXIST};
     if (what != Kind::quota_file) return Errno{EISDIR};
-  } else if (const auto created = quota_.create(below(*path)); !created) {
-    return created.error();
+  }
+  const uint64_t handle = handle_for_request(true);
+  if (what == Kind::none) {
+    if (const auto created = quota_.create(below(*path)); !created) return created.error();
   }
   const NodeId id = id_of(*path);
-  const auto opened = open(id, O_RDWR | (truncate ? O_TRUNC : 0));
+  const auto opened = open_file(*path, truncate ? O_TRUNC : 0, handle);
   if (!opened) return opened.error();
   return std::pair{Node{id, stat_of(id, *path, Kind::quota_file)}, *opened};
 }
 
 // A read from the beginning finds the figures of that moment; what follows belongs to the same moment.
-Result<std::string> VirtualTree::read(uint64_t id, size_t size, uint64_t offset) {
-  auto open = handle(id);
-  if (!open) return Errno{EBADF};
-  const auto path = path_of(open->node);
+Result<std::string> VirtualTree::read(NodeId node, uint64_t handle, size_t size, uint64_t offset) {
+  const auto path = path_of(node);
   if (!path) return Errno{ESTALE};
   std::string text;
   if (in_tree(*path, quota_directory)) {
     text = quota_.text(below(*path));
-  } else if (offset == 0) {
-    auto fresh = usage_.text(below(*path));
-    if (!fresh) return Errno{ENOENT};
-    text = std::move(*fresh);
-    const std::lock_guard lock(mutex_);
-    handles_[id].text = text;
   } else {
-    text = std::move(open->text);
+    bool known = false;
+    if (offset > 0) {
+      const std::lock_guard lock(mutex_);
+      if (const auto found = texts_.find(handle); found != texts_.end()) {
+        known = true;
+        text = found->second;
+      }
+    }
+    if (!known) {
+      auto fresh = usage_.text(below(*path));
+      if (!fresh) return Errno{ENOENT};
+      text = std::move(*fresh);
+      const std::lock_guard lock(mutex_);
+      texts_[handle] = text;
+    }
   }
   if (offset >= text.size()) return std::string();
   return text.substr(offset, size);
 }
 
-Result<size_t> VirtualTree::write(uint64_t id, std::string_view data, uint64_t offset, uint64_t owner) {
-  const auto open = handle(id);
-  if (!open || !open->writes) return Errno{EBADF};
-  const auto path = path_of(open->node);
+Result<size_t> VirtualTree::write(NodeId node, uint64_t handle, std::string_view data, uint64_t offset,
+                                  uint64_t owner) {
+  if (!writes(handle)) return Errno{EBADF};
+  const auto path = path_of(node);
   if (!path) return Errno{ESTALE};
   return quota_.write(below(*path), data, offset, owner);
 }
 
-Result<void> VirtualTree::flush(uint64_t id, uint64_t owner) {
-  const auto open = handle(id);
-  if (!open || !open->writes) return {};
-  const auto path = path_of(open->node);
+Result<void> VirtualTree::flush(NodeId node, uint64_t handle, uint64_t owner) {
+  if (!writes(handle)) return {};
+  const auto path = path_of(node);
   return path ? quota_.flush(below(*path), owner) : Result<void>();
 }
 
-void VirtualTree::release(uint64_t id) {
-  const auto open = handle(id);
-  if (!open) return;
-  if (const auto path = path_of(open->node); path && open->writes) quota_.closed(below(*path));
+void VirtualTree::release(NodeId node, uint64_t handle) {
+  if (writes(handle)) {
+    if (const auto path = path_of(node)) quota_.closed(below(*path), handle);
+    return;
+  }
   const std::lock_guard lock(mutex_);
-  handles_.erase(id);
+  texts_.erase(handle);
 }
 
 Result<void> VirtualTree::unlink(NodeId parent, std::string_view name) {
   const auto path = child_path(parent, name);
   if (!path) return path.error();
   const Kind what = kind(*path);
-  if (what == Kind::none) return Errno{ENOENT};
+  // What a request that came again was to do may be done.
+  if (what == Kind::none) return InService::earlier() ? Result<void>() : Errno{ENOENT};
   if (what != Kind::quota_file) return Errno{EPERM};
+  InService::intend({});
   return quota_.remove(below(*path));
 }
 
@@ -243,8 +289,11 @@ Result<void> VirtualTree::rename(NodeId parent, std::string_view name, NodeId ne
   if (!in_tree(*from, quota_directory) || !in_tree(*to, quota_directory)) return Errno{EPERM};
   if ((flags & ~RENAME_NOREPLACE) != 0) return Errno{EINVAL};
   const Kind what = kind(*from);
-  if (what == Kind::none) return Errno{ENOENT};
+  if (what == Kind::none) {
+    return InService::earlier() && kind(*to) == Kind::quota_file ? Result<void>() : Errno{ENOENT};
+  }
   if (what != Kind::quota_file || kind(*to) == Kind::quota_dir) return Errno{EPERM};
+  InService::intend({});
   const auto renamed = quota_.rename(below(*from), below(*to), (flags & RENAME_NOREPLACE) == 0);
   if (!renamed) return renamed;
   // The node goes with its name, as the kernel moves its own.

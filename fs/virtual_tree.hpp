@@ -45,29 +45,29 @@ class VirtualTree {
   Result<uint64_t> open(NodeId id, int flags);
   Result<std::pair<Node, uint64_t>> create(NodeId parent, std::string_view name, bool exclusive,
                                            bool truncate);
-  Result<std::string> read(uint64_t handle, size_t size, uint64_t offset);
+  // A handle goes with its node: a worker that takes over (fs/handover.hpp) knows it by both.
+  Result<std::string> read(NodeId node, uint64_t handle, size_t size, uint64_t offset);
   // `owner` stands for the process that writes or closes (FUSE's lock owner).
-  Result<size_t> write(uint64_t handle, std::string_view data, uint64_t offset, uint64_t owner);
-  Result<void> flush(uint64_t handle, uint64_t owner);
-  void release(uint64_t handle);
+  Result<size_t> write(NodeId node, uint64_t handle, std::string_view data, uint64_t offset, uint64_t owner);
+  Result<void> flush(NodeId node, uint64_t handle, uint64_t owner);
+  void release(NodeId node, uint64_t handle);
   Result<void> unlink(NodeId parent, std::string_view name);
   Result<void> rename(NodeId parent, std::string_view name, NodeId new_parent, std::string_view new_name,
                       unsigned flags);
 
  private:
-  struct Handle {
-    NodeId node = 0;
-    bool writes = false;
-    std::string text;  // of a `.usage` file: what reading from its beginning found
-  };
+  // Handles are numbers; those that write are odd.
+  static bool writes(uint64_t handle) { return (handle & 1) != 0; }
   enum class Kind { none, usage_dir, usage_file, quota_dir, quota_file };
   Kind kind(std::string_view path) const;
   NodeId id_of(const std::string& path);
-  std::optional<std::string> path_of(NodeId id) const;
-  Result<std::string> child_path(NodeId parent, std::string_view name) const;
+  std::optional<std::string> path_of(NodeId id);
+  void know_all();
+  Result<std::string> child_path(NodeId parent, std::string_view name);
   struct stat stat_of(NodeId id, const std::string& path, Kind kind) const;
-  uint64_t add_handle(NodeId node, bool writes);
-  std::optional<Handle> handle(uint64_t id) const;
+  // A handle for the open or create in service; the same where that comes again.
+  uint64_t handle_for_request(bool writes);
+  Result<uint64_t> open_file(const std::string& path, int flags, uint64_t handle);
 
   UsageFiles& usage_;
   QuotaFiles& quota_;
@@ -77,9 +77,9 @@ class VirtualTree {
   // guarded by mutex_
   std::map<std::string, NodeId, std::less<>> ids_;
   std::unordered_map<NodeId, std::string> paths_;
-  std::unordered_map<uint64_t, Handle> handles_;
-  NodeId next_id_ = virtual_bit;
-  uint64_t next_handle_ = 1;
+  std::unordered_map<uint64_t, std::string>
+      texts_;  // of an open `.usage` file: what its beginning was read with
+  uint64_t next_handle_;
 };
 
 }  // namespace limaquota

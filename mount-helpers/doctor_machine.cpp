@@ -20,8 +20,8 @@ constexpr const char* device = "/dev/fuse";
 constexpr unsigned distributed_mode = 0666;
 // Before 6.6 a write with direct I/O might leave what another open had cached.
 constexpr int kernel_direct = 606;
-constexpr int kernel_passthrough = 609;
-constexpr int kernel_gates = 614;
+constexpr int kernel_takeover = 609;
+constexpr int kernel_uring = 614;
 constexpr int libfuse_parallel = 317;
 constexpr int libfuse_uring = 318;
 
@@ -89,12 +89,10 @@ void check_kernel(Findings& findings) {
     text += ", but two programs that have one file open may see each other's writes late";
     advice = "Linux 6.6 or later has that right";
   } else {
-    text += version >= kernel_passthrough
-                ? "; it has FUSE passthrough and lets a daemon take over a live mount (6.9)"
-                : "; FUSE passthrough and taking over a live mount need 6.9";
-    text += version >= kernel_gates ? ", events before writes and FUSE over io_uring (6.14)"
-                                    : "; events before writes and FUSE over io_uring need 6.14";
-    text += "; limaquota uses none of these yet";
+    text += version >= kernel_takeover ? "; where the daemon dies another one takes over the mount (6.9)"
+                                       : "; where the daemon dies the mount is dead: taking over needs 6.9";
+    text += version >= kernel_uring ? ", and it may have FUSE over io_uring (6.14)"
+                                    : "; FUSE over io_uring needs 6.14";
   }
   findings.push_back({severity, "kernel", text, advice});
 }

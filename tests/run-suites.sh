@@ -140,7 +140,11 @@ if [ "$preset" != release ] && [ "${LIMAQUOTA_NIGHTLY:-no}" = no ]; then
 fi
 export LIMAQUOTA_BINARY=$bin/limaquota LIMAQUOTA_LIMA_OPS=$bin/lima_ops.py
 # A million operations over five filesystems, for each of the two users.
-if [ "${LIMAQUOTA_NIGHTLY:-no}" = yes ]; then export LIMAQUOTA_RANDOM_OPERATIONS=${LIMAQUOTA_RANDOM_OPERATIONS:-200000}; fi
+# And hundreds of workers killed, in each test that does so.
+if [ "${LIMAQUOTA_NIGHTLY:-no}" = yes ]; then
+  export LIMAQUOTA_RANDOM_OPERATIONS=${LIMAQUOTA_RANDOM_OPERATIONS:-200000}
+  export LIMAQUOTA_KILLS=${LIMAQUOTA_KILLS:-1000} LIMAQUOTA_TAKEOVER_ROUNDS=${LIMAQUOTA_TAKEOVER_ROUNDS:-5000}
+fi
 # All at once: they mostly wait, for the disk or for something to happen.
 lane "mounted by root" "$roots" "$bin/mount_tests" 2>&1 | sed -u 's/^/root: /' &
 lane "mounted by an ordinary user" "$users" \

@@ -111,11 +111,11 @@ def test_a_dead_mount_is_a_problem_and_elsewhere_a_warning(new_home):
 def test_a_daemon_that_hangs_is_told_of_without_hanging(new_home):
     home = healthy(new_home(in_place=True))
     home.mount()
-    home.signal_daemon(signal.SIGSTOP)
+    home.signal_worker(signal.SIGSTOP)
     try:
         expect_finding(examine(home, 1), "problem", "mount", "does not answer within 5 s", "ps -C limaquota")
     finally:
-        home.signal_daemon(signal.SIGCONT)
+        home.signal_worker(signal.SIGCONT)
     examine(home, 0)
     home.close()
 

@@ -250,13 +250,13 @@ def test_a_mount_that_does_not_answer_is_down(new_home):
     home.mount()
     collect(home, file)
     expect(not is_down(file, home) and "limaquota_used_bytes" in read(file), "mounted, and yet down")
-    home.signal_daemon(signal.SIGSTOP)
+    home.signal_worker(signal.SIGSTOP)
     try:
         started = time.monotonic()
         said = home.run("metrics", "--home", home.mountpoint, "--output", file, status=1)
         expect(time.monotonic() - started < 20, "a daemon that hangs makes the command hang")
     finally:
-        home.signal_daemon(signal.SIGCONT)
+        home.signal_worker(signal.SIGCONT)
     expect(is_down(file, home) and "does not answer" in said, f"the daemon hangs: {said}{read(file)}")
     collect(home, file)
     expect(not is_down(file, home), "the daemon answers again, and yet is down")

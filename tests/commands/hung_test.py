@@ -18,14 +18,14 @@ def hung_home(new_home, in_place=True):
     home = new_home(in_place=in_place)
     os.makedirs(os.path.join(home.source, "vm"))
     home.mount()
-    home.signal_daemon(signal.SIGSTOP)
+    home.signal_worker(signal.SIGSTOP)
     return home
 
 
 def is_held(home):
     """Whether a process that asked still has something open there."""
     for directory in glob.glob("/proc/[0-9]*/fd"):
-        if directory == f"/proc/{home.daemon_pid()}/fd":
+        if directory in (f"/proc/{home.daemon_pid()}/fd", f"/proc/{home.worker_pid()}/fd"):
             continue
         with contextlib.suppress(OSError):
             if any(os.readlink(entry.path).startswith(home.mountpoint) for entry in os.scandir(directory)):
@@ -73,7 +73,7 @@ def test_every_command_says_so_and_ends(new_home):
         expect(re.search(r"^limaquota_up\{.*\} 0$", text, re.M), f"the metrics do not say that it is down: {text}")
         run_timed(home, "__complete", "--", "status", "--home", home.mountpoint, "", status=0)
     finally:
-        home.signal_daemon(signal.SIGCONT)
+        home.signal_worker(signal.SIGCONT)
     close(home)
 
 
@@ -84,14 +84,14 @@ def test_a_question_that_the_daemon_has_taken_holds_nobody(new_home):
                                stderr=subprocess.STDOUT, text=True)
     try:
         for _ in range(40):
-            home.signal_daemon(signal.SIGCONT)
-            home.signal_daemon(signal.SIGSTOP)
+            home.signal_worker(signal.SIGCONT)
+            home.signal_worker(signal.SIGSTOP)
         text, _ = process.communicate(timeout=TOO_LONG)
         expect(process.returncode in (0, 1), text)
         if process.returncode == 1:
             says_so(text, home)
     finally:
-        home.signal_daemon(signal.SIGCONT)
+        home.signal_worker(signal.SIGCONT)
     close(home)
 
 
@@ -133,13 +133,13 @@ def test_watch_says_it_once_and_when_it_answers_again(new_home):
         with open(f"/proc/{watch.process.pid}/task/{watch.process.pid}/children", encoding="ascii") as file:
             children = file.read().split()
         expect(len(children) == 1, f"its questions pile up: {children}")
-        home.signal_daemon(signal.SIGCONT)
+        home.signal_worker(signal.SIGCONT)
         wait_for(lambda: watch.count("answers again") == 1, f"watch says that it answers: {watch.lines}", 30)
         took = watch.end(signal.SIGTERM)
         expect(took < 3, f"it ended only after {took:.1f} s")
     finally:
         watch.process.kill()
-        home.signal_daemon(signal.SIGCONT)
+        home.signal_worker(signal.SIGCONT)
     close(home)
 
 
@@ -153,7 +153,7 @@ def test_watch_ends_at_once_while_the_daemon_hangs(new_home):
             expect(len(watch.lines) == 1, f"said more: {watch.lines}")
         finally:
             watch.process.kill()
-            home.signal_daemon(signal.SIGCONT)
+            home.signal_worker(signal.SIGCONT)
         close(home)
 
 
@@ -178,11 +178,11 @@ def test_a_stop_whose_daemon_hangs_says_so_and_can_be_ended(new_home):
                   home.mountpoint])
     try:
         wait_for(lambda: os.path.exists(os.path.join(home.directory, "called")), "limactl is called", 30)
-        home.signal_daemon(signal.SIGSTOP)
+        home.signal_worker(signal.SIGSTOP)
         wait_for(lambda: stop.count("does not answer") == 1, f"stop says it: {stop.lines}", 30)
         stop.process.send_signal(signal.SIGINT)
         expect(stop.process.wait(TOO_LONG) == 1, f"interrupted: {stop.lines}")
     finally:
         stop.process.kill()
-        home.signal_daemon(signal.SIGCONT)
+        home.signal_worker(signal.SIGCONT)
     close(home)

@@ -128,7 +128,7 @@ def test_a_daemon_that_hangs_is_refused_and_taken_away_lazily(new_home):
     directory = vm_directory(home)
     home.mount()
     qemu = run_as_qemu(directory)
-    home.signal_daemon(signal.SIGSTOP)
+    home.signal_worker(signal.SIGSTOP)
     try:
         text = home.run("umount", home.mountpoint, status=1)
         expect("does not answer" in text and "--lazy" in text, f"does not say what helps: {text}")
@@ -138,7 +138,7 @@ def test_a_daemon_that_hangs_is_refused_and_taken_away_lazily(new_home):
         text = home.run("doctor", "--home", home.mountpoint, status=1)
         expect("bare tree" in text, f"its disk is not open in the mount: {text}")
     finally:
-        home.signal_daemon(signal.SIGCONT)
+        home.signal_worker(signal.SIGCONT)
         end(qemu)
 
 

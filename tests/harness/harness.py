@@ -3,6 +3,7 @@
 Every `Home` ends with the same checks, whatever the test was about: the figures equal `du` of the backing tree,
 the daemon ends with status 0, its log has no error, nothing stays mounted.
 """
+import contextlib
 import json
 import os
 import shutil
@@ -206,8 +207,22 @@ class Home:
         wait_for(lambda: os.path.exists(ready) or self._daemon.poll() is not None, "the mount answers")
         expect(self._daemon.poll() is None, f"mounting failed: {self.log()}")
 
+    def worker_pid(self):
+        """The process that serves; the daemon looks after it. None in the moment when there is none."""
+        pid = self._daemon.pid
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            children = file.read().split()
+        for child in children:
+            with contextlib.suppress(OSError), open(f"/proc/{child}/comm", encoding="ascii") as file:
+                if file.read().strip() != "limaquota-probe":
+                    return int(child)
+        return None
+
     def signal_daemon(self, number):
         self._daemon.send_signal(number)
+
+    def signal_worker(self, number):
+        os.kill(self.worker_pid(), number)
 
     def kill_daemon(self):
         """The mount is dead then."""

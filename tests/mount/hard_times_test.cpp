@@ -31,7 +31,7 @@ class FewDescriptorsTest : public MountTest {
     MountTest::SetUp();
     if (!home_) return;
     const rlimit limit{few, few};
-    ASSERT_EQ(errno_of(::prlimit(home().daemon(), RLIMIT_NOFILE, &limit, nullptr)), 0);
+    ASSERT_EQ(errno_of(::prlimit(home().worker(), RLIMIT_NOFILE, &limit, nullptr)), 0);
   }
   static fs::path name(const fs::path& home, int i) { return home / "vm" / fmt::format("file{}", i); }
 };
@@ -116,9 +116,9 @@ TEST_P(StoppedDaemonTest, WritersWaitAndFiguresAreSaneAfterwards) {
     }
   });
   std::this_thread::sleep_for(200ms);
-  ASSERT_EQ(errno_of(::kill(home().daemon(), SIGSTOP)), 0);
+  ASSERT_EQ(errno_of(::kill(home().worker(), SIGSTOP)), 0);
   std::this_thread::sleep_for(2s);
-  ASSERT_EQ(errno_of(::kill(home().daemon(), SIGCONT)), 0);
+  ASSERT_EQ(errno_of(::kill(home().worker(), SIGCONT)), 0);
   writer.join();
   EXPECT_TRUE(has_pattern(disk.get(), 0, 5 * MiB));
   EXPECT_TRUE(home().comes_to_rest("vm"));

@@ -83,7 +83,8 @@ class MountedHome {
 
   const fs::path& mount() const { return mount_; }      // the Lima home as its users see it
   const fs::path& backing() const { return backing_; }  // the same tree underneath, never covered
-  pid_t daemon() const { return daemon_; }
+  pid_t daemon() const { return daemon_; }              // the supervisor
+  pid_t worker() const;                                 // the process that serves now
   std::string log() const;
   // A line of the daemon's log that matches is expected; any other line fails the test at its end.
   void expect_log(const std::string& regex) { expected_log_.push_back(regex); }

@@ -111,6 +111,17 @@ void MountedHome::start() {
   descriptors_at_start_ = backing_descriptors();
 }
 
+pid_t MountedHome::worker() const {
+  const std::string pid = std::to_string(daemon_);
+  std::ifstream children("/proc/" + pid + "/task/" + pid + "/children");
+  for (pid_t child = -1; children >> child;) {
+    std::string name;
+    std::getline(std::ifstream("/proc/" + std::to_string(child) + "/comm"), name);
+    if (!name.empty() && name != "limaquota-probe") return child;
+  }
+  return -1;
+}
+
 std::string MountedHome::log() const {
   std::ostringstream text;
   text << std::ifstream(log_).rdbuf();

@@ -6,12 +6,16 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <chrono>
+#include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <random>
 
 #include "tests/mount/harness.hpp"
 #include "tests/mount/random_ops.hpp"
+#include "tests/mount/worker_killer.hpp"
 
 namespace limaquota::mount_tests {
 namespace {
@@ -92,6 +96,7 @@ class RandomOpsTest : public MountTest {
     }
     const RandomOutcome outcome = run_random_ops(plan, [&] {
       if (phase == RandomPhase::growing) sample();
+      if (kills_workers_) kill_worker_now_and_then();
     });
     for (const std::string& wrong : outcome.wrong) ADD_FAILURE() << to_string(phase) << ": " << wrong;
     operations_ += outcome.operations;
@@ -99,6 +104,34 @@ class RandomOpsTest : public MountTest {
     judge(phase, before, outcome.moved_in);
     home().sync_backing();
     judge(phase, before, outcome.moved_in);
+  }
+
+  // At intervals of 10 to 300 ms.
+  void kill_worker_now_and_then() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_kill_ || kills_ >= most_kills()) return;
+    next_kill_ = now + std::chrono::milliseconds(10 + random_() % (slow_build() ? 390 : 290));
+    const pid_t worker = home().worker();
+    if (worker > 0 && ::kill(worker, SIGKILL) == 0) ++kills_;
+  }
+
+  void run_phases(uint64_t wanted) {
+    const uint64_t seed = environment_number("LIMAQUOTA_SEED", std::random_device()());
+    RecordProperty("seed", std::to_string(seed));
+    fmt::print("[ random   ] {} seed={}\n", filesystem(), seed);
+    std::fflush(stdout);
+    random_.seed(static_cast<unsigned>(seed));
+    const unsigned kills = kills_workers_ ? 3 : 0;
+    for (size_t i = 0;
+         (operations_ < wanted || kills_ < kills) && operations_ < 500 * wanted && !HasFailure(); ++i) {
+      const RandomPhase phase = phases.at(i % phases.size());
+      run_phase(phase, seed + i,
+                phase == RandomPhase::moving ? operations_a_moving_phase : operations_a_phase);
+    }
+    EXPECT_GT(refusals_, 0u) << "the limit was never met";
+    fmt::print(
+        "[ random   ] {} operations={} refusals={} overshoot={} drift={} judged={} sampled={} kills={}\n",
+        filesystem(), operations_, refusals_, overshoot_, drift_, judged_, samples_, kills_);
   }
 
   void sample() {
@@ -140,21 +173,24 @@ class RandomOpsTest : public MountTest {
   uint64_t drift_ = 0;
   uint64_t judged_ = 0;
   uint64_t samples_ = 0;
+  bool kills_workers_ = false;
+  unsigned kills_ = 0;
+  std::minstd_rand random_;
+  std::chrono::steady_clock::time_point next_kill_;
 };
 
 TEST_P(RandomOpsTest, NeverOvershootAndNeverDrift) {
-  const uint64_t wanted = environment_number("LIMAQUOTA_RANDOM_OPERATIONS", slow_build() ? 4000 : 20000);
-  const uint64_t seed = environment_number("LIMAQUOTA_SEED", std::random_device()());
-  RecordProperty("seed", std::to_string(seed));
-  fmt::print("[ random   ] {} seed={}\n", filesystem(), seed);
-  std::fflush(stdout);
-  for (size_t i = 0; operations_ < wanted && !HasFailure(); ++i) {
-    const RandomPhase phase = phases.at(i % phases.size());
-    run_phase(phase, seed + i, phase == RandomPhase::moving ? operations_a_moving_phase : operations_a_phase);
-  }
-  EXPECT_GT(refusals_, 0u) << "the limit was never met";
-  fmt::print("[ random   ] {} operations={} refusals={} overshoot={} drift={} judged={} sampled={}\n",
-             filesystem(), operations_, refusals_, overshoot_, drift_, judged_, samples_);
+  run_phases(environment_number("LIMAQUOTA_RANDOM_OPERATIONS", slow_build() ? 4000 : 20000));
+}
+
+// Whatever is under way when the worker dies, the processes see no other error, and the next worker's figures
+// are right.
+TEST_P(RandomOpsTest, NeitherWhileTheWorkerIsKilledAgainAndAgain) {
+  if (std::getenv("LIMAQUOTA_MOUNT_OPTIONS") != nullptr) GTEST_SKIP() << "over io_uring nobody takes over";
+  home().expect_log("the worker was ended by signal 9: another one takes over");
+  kills_workers_ = true;
+  run_phases(environment_number("LIMAQUOTA_RANDOM_OPERATIONS", slow_build() ? 2500 : 7000));
+  EXPECT_GE(kills_, 3U);
 }
 
 LIMAQUOTA_ON_ALL(RandomOpsTest);

@@ -1,0 +1,236 @@
+#include "fs/handover.hpp"
+
+#include <dirent.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+namespace limaquota {
+namespace {
+
+// In the id of a request that the kernel sends again (FUSE_UNIQUE_RESEND, Linux 6.9).
+constexpr uint64_t sent_again = uint64_t{1} << 63;
+constexpr unsigned generation_shift = 33;
+
+thread_local Handover::Slot* own_slot = nullptr;
+thread_local std::optional<Intent> earlier_intent;
+thread_local bool earlier_limit_moved = false;
+thread_local int earlier_opened = -1;
+
+// Gives the slot back at the end of its thread.
+struct SlotOwner {
+  ~SlotOwner() {
+    if (own_slot != nullptr) own_slot->taken = false;
+  }
+};
+
+Handover::Slot* slot() {
+  if (handover == nullptr) return nullptr;
+  if (own_slot == nullptr) {
+    thread_local SlotOwner owner;
+    (void)&owner;
+    own_slot = handover->take_slot();
+  }
+  return own_slot;
+}
+
+// What the slot of a dead thread says of this request goes to the one that serves it now, before it is taken
+// from there.
+void take_over(Handover::Slot& own, uint64_t unique) {
+  for (Handover::Slot& old : handover->used_slots()) {
+    if (old.unique != unique || &old == &own) continue;
+    if (old.intended) {
+      earlier_intent = Intent{old.first, old.second};
+      earlier_limit_moved = old.limit_moved;
+      own.first = earlier_intent->first;
+      own.second = earlier_intent->second;
+      own.limit_moved = earlier_limit_moved;
+      own.intended = true;
+    }
+    own.opened = old.opened.load();
+    earlier_opened = own.opened - 1;
+    own.unique = unique;
+    old.unique = 0;
+    return;
+  }
+}
+
+}  // namespace
+
+Handover* handover = nullptr;
+
+Handover* Handover::make() {
+  void* memory = ::mmap(nullptr, sizeof(Handover), PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  // All of it is zero, which is what each part starts as.
+  return memory == MAP_FAILED ? nullptr : static_cast<Handover*>(memory);
+}
+
+Handover::Slot* Handover::take_slot() {
+  for (uint32_t i = 0; i < most_slots; ++i) {
+    if (slots[i].unique != 0 || slots[i].taken.exchange(true)) continue;
+    uint32_t used = slots_used_;
+    while (used <= i && !slots_used_.compare_exchange_weak(used, i + 1)) {
+    }
+    return &slots[i];
+  }
+  return nullptr;
+}
+
+bool Handover::Descriptor::end_use(uint32_t generation) {
+  uint32_t now = state_;
+  if (now >> use_bits != generation) return false;
+  const uint32_t ended = (generation + 1) << use_bits | static_cast<uint32_t>(DescriptorUse::passing);
+  return state_.compare_exchange_strong(now, ended);
+}
+
+std::vector<int> Handover::inherit() {
+  std::vector<int> inherited;
+  std::vector<int> passing;
+  DIR* list = ::opendir("/proc/self/fd");
+  if (list == nullptr) return inherited;
+  while (const dirent* entry = ::readdir(list)) {
+    if (entry->d_name[0] == '.') continue;
+    const int fd = std::atoi(entry->d_name);
+    const DescriptorUse use = descriptor(fd).use();
+    if (use == DescriptorUse::lasting || fd == ::dirfd(list)) continue;
+    if (use != DescriptorUse::passing) inherited.push_back(fd);
+    // What was opened for a request that comes again waits for it.
+    else if (!is_opened(fd))
+      passing.push_back(fd);
+  }
+  ::closedir(list);
+  for (const int fd : passing) ::close(fd);
+  return inherited;
+}
+
+void Handover::release_slots() {
+  constexpr uint32_t remembered_restarts = 1000;
+  for (Slot& one : used_slots()) {
+    one.taken = false;
+    // Answered in the moment of the kill: it never comes again.
+    if (restarts - one.served > remembered_restarts) one.unique = 0;
+  }
+}
+
+bool Handover::is_opened(int fd) const {
+  return std::any_of(slots, slots + slots_used_,
+                     [&](const Slot& one) { return one.unique != 0 && one.opened == fd + 1; });
+}
+
+void Handover::forget_opened(int fd) {
+  for (Slot& one : used_slots()) {
+    int known = fd + 1;
+    one.opened.compare_exchange_strong(known, 0);
+  }
+}
+
+void Handover::keep_text(std::string_view text) {
+  const uint32_t next = text_now_ ^ 1U;
+  const size_t bytes = std::min(text.size(), most_text);
+  std::memcpy(texts_[next], text.data(), bytes);
+  text_bytes_[next] = bytes;
+  text_now_.store(next, std::memory_order_release);
+}
+
+std::string Handover::kept_text() const {
+  const uint32_t now = text_now_;
+  return {texts_[now], text_bytes_[now]};
+}
+
+uint32_t Handover::account_index(std::string_view name) {
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  const uint32_t count = accounts_;
+  if (name.size() >= longest_name) return 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    if (name == account_names_[i]) return i + 1;
+  }
+  if (count == most_accounts) return 0;
+  std::memcpy(account_names_[count], name.data(), name.size());
+  account_names_[count][name.size()] = 0;
+  accounts_.store(count + 1, std::memory_order_release);
+  return count + 1;
+}
+
+std::string Handover::account_name(uint32_t index) const {
+  return index == 0 || index > accounts_ ? std::string() : std::string(account_names_[index - 1]);
+}
+
+InService::InService(uint64_t unique, bool creates) {
+  Handover::Slot* own = slot();
+  if (own == nullptr) return;
+  const uint64_t plain = unique & ~sent_again;
+  own->intended = false;
+  own->limit_moved = false;
+  own->opened = 0;
+  own->served = handover->restarts.load();
+  earlier_intent.reset();
+  earlier_limit_moved = false;
+  earlier_opened = -1;
+  if ((unique & sent_again) != 0) take_over(*own, plain);
+  own->unique = plain;
+  if (!creates) opened_before();
+}
+
+InService::~InService() {
+  opened_before();
+  earlier_intent.reset();
+  if (own_slot != nullptr) own_slot->unique = 0;
+}
+
+void InService::note_opened(int fd) {
+  if (own_slot != nullptr) own_slot->opened = fd + 1;
+}
+
+Fd InService::opened_before() {
+  const int fd = std::exchange(earlier_opened, -1);
+  if (fd < 0) return Fd();
+  if (handover->descriptor(fd).use() != DescriptorUse::passing && on_never_known) on_never_known(fd);
+  handover->descriptor(fd).set_use(DescriptorUse::passing);
+  return Fd(fd);
+}
+
+std::function<void(int)> InService::on_never_known;
+
+bool InService::noting() { return own_slot != nullptr; }
+
+std::optional<Intent> InService::earlier() { return earlier_intent; }
+
+void InService::intend(Intent intent) {
+  Handover::Slot* own = own_slot;
+  if (own == nullptr) return;
+  own->first = intent.first;
+  own->second = intent.second;
+  own->intended = true;
+}
+
+bool InService::limit_moved() { return earlier_limit_moved; }
+
+void InService::note_limit_moved() {
+  if (own_slot != nullptr) own_slot->limit_moved = true;
+}
+
+uint64_t handle_of(int fd, DescriptorUse use) {
+  if (handover == nullptr) return static_cast<uint64_t>(fd);
+  Handover::Descriptor& descriptor = handover->descriptor(fd);
+  if (own_slot != nullptr) own_slot->opened = fd + 1;
+  descriptor.set_use(use);
+  return static_cast<uint64_t>(fd) | uint64_t{descriptor.generation()} << generation_shift;
+}
+
+bool give_back_handle(uint64_t handle) {
+  if (handover == nullptr) return true;
+  const int fd = descriptor_of(handle);
+  const auto generation = static_cast<uint32_t>(handle >> generation_shift);
+  if (handover->descriptor(fd).generation() != generation) return false;
+  // It may stand yet in the slot of a thread that died after its answer.
+  handover->forget_opened(fd);
+  return handover->descriptor(fd).end_use(generation);
+}
+
+}  // namespace limaquota

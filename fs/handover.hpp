@@ -1,0 +1,173 @@
+// What outlives a worker: memory that the supervisor and its workers share, beside their descriptors. A
+// worker that takes over finds in it what neither a scan of the tree nor the descriptors themselves can tell.
+//
+// Supervisor and worker are made by clone(2) with CLONE_FILES: one table of descriptors, so that those of a
+// killed worker stay open under their numbers, and the kernel's file handles, which are those numbers, go on.
+//
+// Crash safety: each fact is one atomic word, written before the kernel learns of it, or taken back before it
+// is given up; what is written between two system calls may be found without what comes after it.
+#pragma once
+
+#include <sys/types.h>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+#include "fs/fd.hpp"
+
+namespace limaquota {
+
+// What a descriptor is for. A descriptor with none of these is one that a worker had for a moment.
+enum class DescriptorUse : uint8_t {
+  passing,
+  lasting,      // the supervisor's own: the tree's root, the log, /dev/fuse
+  inode,        // O_PATH, of an inode that the kernel knows
+  file,         // open file of the kernel's, through the page cache
+  direct_file,  // open file of the kernel's, by direct I/O
+  directory     // open directory of the kernel's
+};
+
+// What a request was about to do to a name, noted before its system call: the inodes that stood there.
+struct Intent {
+  uint64_t first = 0;
+  uint64_t second = 0;
+};
+
+class Handover {
+ public:
+  static constexpr int most_descriptors = 1 << 20;
+  static constexpr size_t most_slots = 4096;
+
+  class Descriptor {
+   public:
+    std::atomic<uint32_t> account;  // of an inode without a name: see account_index
+    std::atomic<uint64_t> lookups;  // that the kernel has of an inode, or more
+
+    DescriptorUse use() const { return static_cast<DescriptorUse>(state_ & use_mask); }
+    // By the one who has the descriptor.
+    void set_use(DescriptorUse use) { state_ = (state_ & ~use_mask) | static_cast<uint32_t>(use); }
+    // Of a file handle: it tells a late RELEASE from the present owner.
+    uint32_t generation() const { return state_ >> use_bits; }
+    // In one step: the use ends, and with it the generation. False where it was not this one any more.
+    bool end_use(uint32_t generation);
+
+   private:
+    static constexpr unsigned use_bits = 3;
+    static constexpr uint32_t use_mask = (1U << use_bits) - 1;
+    std::atomic<uint32_t> state_;
+  };
+
+  // One for each thread that serves a request.
+  struct Slot {
+    std::atomic<bool> taken;
+    std::atomic<bool> intended;
+    std::atomic<bool> limit_moved;
+    std::atomic<int> opened;       // descriptor that was opened for it, plus one
+    std::atomic<uint32_t> served;  // by the worker after so many restarts
+    std::atomic<uint64_t> unique;  // the request in service
+    std::atomic<uint64_t> first, second;
+  };
+
+  // Null where there is no memory for it.
+  static Handover* make();
+
+  // --- the connection ---
+  pid_t supervisor = 0;
+  std::atomic<pid_t> worker;
+  std::atomic<uint32_t> restarts;
+  std::atomic<int> device;        // /dev/fuse, plus one
+  std::atomic<bool> restartable;  // INIT was answered, and this kernel sends requests again
+  std::atomic<bool> ready;        // the mount answered once
+  std::atomic<int64_t> answered;  // when it did so last: the steady clock's own count
+  uint32_t init_request_bytes = 0, init_reply_bytes = 0;
+  char init_request[512], init_reply[512];
+
+  Descriptor& descriptor(int fd) { return descriptors_[fd]; }
+  // At the start of a worker that takes over: closes what the one before had for a moment, and gives what the
+  // kernel knows and has open.
+  std::vector<int> inherit();
+
+  // --- slots ---
+  Slot* take_slot();
+  // At the start of a worker that takes over: those of the threads that died are free once their requests
+  // came again. True where a slot knows of this descriptor.
+  void release_slots();
+  bool is_opened(int fd) const;
+  std::span<Slot> used_slots() { return {slots, slots_used_}; }
+  void forget_opened(int fd);
+
+  // --- texts: what the files below `.quota` hold that is not in force ---
+  void keep_text(std::string_view text);
+  std::string kept_text() const;
+
+  // --- names of accounts, by a number that stays; 0 stands for none. Any thread of one process. ---
+  uint32_t account_index(std::string_view name);
+  std::string account_name(uint32_t index) const;
+  uint32_t accounts() const { return accounts_; }  // the largest number
+  // Ledger::Memory of an account.
+  struct Memory {
+    std::atomic<uint64_t> peak, refused_writes, refused_bytes;
+    std::atomic<bool> pressed_budget, pressed_host;
+  };
+  Memory& memory(uint32_t index) { return memories_[index - 1]; }
+
+  // --- filesystems below the tree, in the order in which their inodes' ids count them ---
+  static constexpr size_t most_devices = 4096;
+  std::atomic<uint32_t> devices;
+  uint64_t device_numbers[most_devices];
+
+  Slot slots[most_slots];
+
+ private:
+  static constexpr size_t most_text = size_t{5} << 20;
+  static constexpr size_t most_accounts = 65536;
+  static constexpr size_t longest_name = 288;
+  Descriptor descriptors_[most_descriptors];
+  std::atomic<uint32_t> accounts_;
+  char account_names_[most_accounts][longest_name];
+  Memory memories_[most_accounts];
+  std::atomic<uint32_t> slots_used_;  // slots beyond were never taken
+  std::atomic<uint32_t> text_now_;
+  size_t text_bytes_[2];
+  char texts_[2][most_text];
+};
+
+// The worker's own: null in a process that nobody watches over (io_uring, or no memory).
+extern Handover* handover;
+
+// Notes of the request that this thread serves. All do nothing without a handover.
+class InService {
+ public:
+  // From here on, until the object ends, the thread serves this request. One that comes again takes over what
+  // it was about to do, and closes what was opened for it before, unless it `creates`.
+  InService(uint64_t unique, bool creates);
+  ~InService();
+  InService(const InService&) = delete;
+  InService& operator=(const InService&) = delete;
+
+  // Whether what is noted outlives this process.
+  static bool noting();
+  // What the same request was about to do when it was served by a worker that died.
+  static std::optional<Intent> earlier();
+  static void intend(Intent intent);
+  static bool limit_moved();
+  static void note_limit_moved();
+  // For a request that creates a file: what it opened, as soon as it is open; and what it had opened before.
+  static void note_opened(int fd);
+  static Fd opened_before();
+  // Called with a descriptor that was taken over as an open file, but of which the kernel never learned.
+  static std::function<void(int fd)> on_never_known;
+};
+
+// The descriptor is now the kernel's file handle; the handle's value.
+uint64_t handle_of(int fd, DescriptorUse use);
+inline int descriptor_of(uint64_t handle) { return static_cast<int>(handle & 0xffffffff); }
+// False where the handle was given back before: a RELEASE that comes again. Else it may be closed now.
+bool give_back_handle(uint64_t handle);
+
+}  // namespace limaquota

@@ -1,0 +1,243 @@
+#include "fs/supervisor.hpp"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "fs/log.hpp"
+#include "fs/mount_channel.hpp"
+
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+extern "C" void __sanitizer_syscall_pre_impl_fork();
+extern "C" void __sanitizer_syscall_post_impl_fork(long result);
+#endif
+
+namespace limaquota {
+namespace {
+
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+
+// How long the end may wait for requests under way.
+constexpr auto end_patience = 5s;
+// After each worker in a row that lived shorter than this the next one waits longer.
+constexpr auto good_life = 10s;
+constexpr auto delay_step = 1ms;
+constexpr Clock::duration longest_delay = 10s;
+// A worker that answers nothing for so long hangs. `.usage` never waits for a disk, so a slow one is no hang.
+constexpr auto hang_after = 10s;
+constexpr auto probe_interval = 2s;
+
+// Like fork(2), but with one table of descriptors for both.
+pid_t fork_with_descriptors() {
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+  __sanitizer_syscall_pre_impl_fork();
+#endif
+  const auto pid =
+      static_cast<pid_t>(::syscall(SYS_clone, CLONE_FILES | SIGCHLD, nullptr, nullptr, nullptr, nullptr));
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+  __sanitizer_syscall_post_impl_fork(pid);
+#endif
+  return pid;
+}
+
+// What is open now is the supervisor's, and stays.
+void mark_lasting(Handover& notes) {
+  for (int fd = 0; fd < 1024; ++fd) {
+    if (::fcntl(fd, F_GETFD) >= 0) notes.descriptor(fd).set_use(DescriptorUse::lasting);
+  }
+}
+
+// Asks the mount now and then: in a process of its own, since the question may never be answered.
+[[noreturn]] void probe(Handover& notes, const char* path) {
+  ::prctl(PR_SET_NAME, "limaquota-probe");
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  // It must not keep the mount alive.
+  ::close_range(0, ~0U, 0);
+  while (::getppid() == notes.supervisor) {
+    struct stat st {};
+    (void)::stat(path, &st);  // whatever it says, it is an answer
+    notes.answered = Clock::now().time_since_epoch().count();
+    std::this_thread::sleep_for(probe_interval);
+  }
+  ::_exit(0);
+}
+
+// Whether somebody stopped the process (SIGSTOP, a suspended session): it is not to blame then.
+bool is_stopped(pid_t process) {
+  char path[32];
+  std::snprintf(path, sizeof path, "/proc/%d/stat", process);
+  const Fd file(::open(path, O_RDONLY | O_CLOEXEC));
+  char text[512];
+  const ssize_t size = ::read(file.get(), text, sizeof text - 1);
+  if (size <= 0) return true;
+  text[size] = 0;
+  const char* name_end = std::strrchr(text, ')');
+  return name_end == nullptr || name_end[1] == 0 || name_end[2] == 'T';
+}
+
+class Supervisor {
+ public:
+  Supervisor(Handover& notes, const Supervised& supervised) : notes_(notes), supervised_(supervised) {
+    ::sigemptyset(&signals_);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR2}) ::sigaddset(&signals_, signal);
+    ::pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
+    std::signal(SIGPIPE, SIG_IGN);
+  }
+
+  int run() {
+    start();
+    while (!status_) {
+      wait_for_signal();
+      if (notes_.ready && !told_ready_) {
+        told_ready_ = true;
+        if (supervised_.ready) supervised_.ready();
+      }
+      reap();
+      end_hang();
+      if (worker_ < 0 && !status_ && Clock::now() >= next_start_) start();
+      end_in_time();
+    }
+    if (prober_ > 0) {
+      ::kill(prober_, SIGKILL);
+      ::waitpid(prober_, nullptr, 0);
+    }
+    return *status_;
+  }
+
+ private:
+  void start() {
+    started_ = Clock::now();
+    worker_ = fork_with_descriptors();
+    if (worker_ == 0) work();
+    if (worker_ > 0) return;
+    log_error("cannot start a worker: {}", std::strerror(errno));
+    if (notes_.restartable) return later();
+    status_ = 1;
+  }
+
+  [[noreturn]] void work() {
+    const pid_t supervisor = notes_.supervisor;
+    // Without a supervisor the next death would be the last, and nobody would know.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != supervisor) ::_exit(1);
+    notes_.worker = ::getpid();
+    int status = 1;
+    // In a thread of its own, which the C library knows by its right id.
+    std::thread([&] { status = supervised_.work(); }).join();
+    std::exit(status);
+  }
+
+  void wait_for_signal() {
+    const bool hurried = ending_ || worker_ < 0;
+    const timespec most{hurried ? 0 : 1, hurried ? 1'000'000 : 0};
+    siginfo_t what{};
+    const int signal = ::sigtimedwait(&signals_, &what, &most);
+    if ((signal == SIGTERM || signal == SIGINT || signal == SIGHUP) && !ending_) ending_ = Clock::now();
+  }
+
+  void reap() {
+    int how = 0;
+    if (worker_ < 0 || ::waitpid(worker_, &how, WNOHANG) != worker_) return;
+    worker_ = -1;
+    if (WIFEXITED(how) && (WEXITSTATUS(how) == 0 || !notes_.restartable)) {
+      status_ = WEXITSTATUS(how);
+      return;
+    }
+    if (ending_ || !notes_.restartable) {
+      if (!ending_) log_error("the worker was ended by signal {}: the mount is dead", WTERMSIG(how));
+      status_ = ending_ ? 0 : 1;
+      return;
+    }
+    ++notes_.restarts;
+    if (WIFSIGNALED(how)) {
+      log_warning("the worker was ended by signal {}: another one takes over", WTERMSIG(how));
+    } else {
+      log_warning("the worker gave up: another one takes over");
+    }
+    later();
+  }
+
+  // At once after a good life, else after a delay that grows.
+  void later() {
+    const auto now = Clock::now();
+    short_lives_ = now - started_ >= good_life ? 0 : short_lives_ + 1;
+    next_start_ = now + std::min(longest_delay, short_lives_ * Clock::duration(delay_step));
+  }
+
+  void end_hang() {
+    if (!told_ready_ || !notes_.restartable || worker_ < 0 || ending_) return;
+    const auto now = Clock::now();
+    // Time in which this process did not run either tells nothing.
+    if (now - std::exchange(last_look_, now) > hang_after / 2) forgiven_ = now;
+    if (prober_ < 0 || ::waitpid(prober_, nullptr, WNOHANG) == prober_) {
+      forgiven_ = now;
+      const std::string path = supervised_.mountpoint + "/.usage/_host";
+      prober_ = ::fork();
+      if (prober_ == 0) probe(notes_, path.c_str());
+    }
+    const Clock::time_point answered{Clock::duration(notes_.answered.load())};
+    if (now - std::max({answered, started_, forgiven_}) < hang_after) return;
+    if (is_stopped(worker_)) {
+      forgiven_ = now;
+      return;
+    }
+    log_error("the worker has not answered for 10 s: it is ended, for another one to take over");
+    ::kill(worker_, SIGKILL);
+    forgiven_ = now;  // it may need a while to die
+  }
+
+  void end_in_time() {
+    if (!ending_ || status_) return;
+    if (!detached_ && notes_.device != 0) {
+      detached_ = true;
+      detach_mount(supervised_.mountpoint);
+    }
+    if (Clock::now() - *ending_ < end_patience) return;
+    log_warning("files are still open: they end with the mount");
+    if (worker_ > 0) {
+      ::kill(worker_, SIGKILL);
+      ::waitpid(worker_, nullptr, 0);
+    }
+    status_ = 0;
+  }
+
+  Handover& notes_;
+  const Supervised& supervised_;
+  sigset_t signals_{};
+  pid_t worker_ = -1;
+  Clock::time_point started_, next_start_;
+  int short_lives_ = 0;  // in a row
+  std::optional<Clock::time_point> ending_;
+  bool detached_ = false;
+  bool told_ready_ = false;
+  pid_t prober_ = -1;
+  Clock::time_point last_look_, forgiven_;
+  std::optional<int> status_;
+};
+
+}  // namespace
+
+int supervise(Handover& notes, const Supervised& supervised) {
+  notes.supervisor = ::getpid();
+  mark_lasting(notes);
+  return Supervisor(notes, supervised).run();
+}
+
+}  // namespace limaquota
