@@ -106,6 +106,10 @@ run_scripted() {
   echo "$line" >>"$work/counts"
 }
 
+run_gtest "unit tests" "$build/unit_tests"
+# Without optimization nothing is tried in the others that the sanitizers do not try.
+[ "$preset" != debug ] || exit 0
+
 open_dev_fuse
 install -d -m 755 "$bin"
 install -m 755 "$build/limaquota" "$build/mount_tests" "$bin"
@@ -113,10 +117,6 @@ mkdir -p "$bin/source/tests"
 cp -r "$here/../mount-helpers" "$bin/source"
 cp -r "$here/harness" "$here/vm" "$here/commands" "$here/install" "$bin/source/tests"
 if [ -f "$shared/checks/lima_ops.py" ]; then install -m 755 "$shared/checks/lima_ops.py" "$bin"; fi
-
-run_gtest "unit tests" "$build/unit_tests"
-# Without optimization nothing is tried in the others that the sanitizers do not try.
-[ "$preset" != debug ] || exit 0
 
 # One run of the mount tests, on filesystems of its own: lane NAME "FILESYSTEMS" COMMAND...
 lane() {

@@ -105,8 +105,11 @@ check() {
 }
 
 build() {
+  local targets=()
+  # Without optimization only these are run.
+  [ "$1" != debug ] || targets=(--target unit_tests)
   say "building $1"
-  waited cmake --preset "$1" && waited cmake --build --preset "$1"
+  waited cmake --preset "$1" && waited cmake --build --preset "$1" "${targets[@]}"
 }
 
 # All suites of one preset, inside a namespace that takes mounts, loop devices and processes with it.
