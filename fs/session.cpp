@@ -16,6 +16,10 @@
 #include "fs/handover.hpp"
 #include "fs/uring.hpp"
 
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#endif
+
 namespace limaquota {
 namespace {
 
@@ -81,6 +85,17 @@ RequestFlags flags_of(uint32_t opcode, const char* data, size_t size) {
   }
   return flags;
 }
+
+// A request that follows an answer comes after what was done for that: the kernel sees to it, and the thread
+// sanitizer does not see it on a descriptor from before a fork.
+#ifdef __SANITIZE_THREAD__
+char order_of_requests;
+void before_request() { __tsan_release(&order_of_requests); }
+void after_answers() { __tsan_acquire(&order_of_requests); }
+#else
+void before_request() {}
+void after_answers() {}
+#endif
 
 // Requests that would not do the same when they are carried out twice.
 bool may_not_be_repeated(uint32_t opcode) {
@@ -156,7 +171,11 @@ Session::~Session() {
 
 Session* Session::self_ = nullptr;
 
-ssize_t Session::read_request(int fd, void* buffer, size_t size, void*) { return ::read(fd, buffer, size); }
+ssize_t Session::read_request(int fd, void* buffer, size_t size, void*) {
+  const ssize_t got = ::read(fd, buffer, size);
+  after_answers();
+  return got;
+}
 
 // The reply of INIT on its way out gets what libfuse 3.14 cannot negotiate: that we clear set-id bits
 // ourselves, which spares a GETXATTR before every write, and shared mappings of disk files.
@@ -189,6 +208,7 @@ void Session::complete_open(const struct iovec& body) {
 }
 
 ssize_t Session::write_reply(int fd, struct iovec* iov, int count, void*) {
+  before_request();
   Session* self = self_;
   const auto* header = static_cast<const fuse_out_header*>(iov[0].iov_base);
   const bool has_body = count >= 2 && header->error == 0 && header->unique != 0;  // 0: a notification
@@ -234,7 +254,9 @@ bool Session::take_over() {
   taking_over_ = false;
   if (!agrees_) return false;
   const fuse_out_header again{sizeof again, notify_resend, 0};
-  return ::write(fuse_session_fd(session_.get()), &again, sizeof again) == sizeof again;
+  const ssize_t sent = ::write(fuse_session_fd(session_.get()), &again, sizeof again);
+  // Where it was unmounted meanwhile, serving ends at once.
+  return sent == sizeof again || errno == ENODEV || errno == ENOTCONN;
 }
 
 void Session::process(char* data, size_t size) {
