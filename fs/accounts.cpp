@@ -45,10 +45,20 @@ Role Accounts::role_of_child(Role parent, std::string_view name, mode_t type) {
   return Role::plain;
 }
 
+std::string Accounts::own_account(Role parent, std::string_view name, mode_t type) {
+  switch (role_of_child(parent, name, type)) {
+    case Role::vm:
+      return std::string(name);
+    case Role::disk:
+      return account_of_disk(name);
+    default:
+      return {};
+  }
+}
+
 AccountId Accounts::account_of_child(Role parent_role, AccountId parent, std::string_view name, mode_t type) {
-  const Role role = role_of_child(parent_role, name, type);
-  if (role != Role::vm && role != Role::disk) return parent;
-  const std::string account = role == Role::vm ? std::string(name) : account_of_disk(name);
+  const std::string account = own_account(parent_role, name, type);
+  if (account.empty()) return parent;
   if (const auto known = ledger_.find(account)) return *known;
   const AccountId id = ledger_.open(account);
   limits_.apply(account);

@@ -25,6 +25,8 @@ class Accounts {
 
   AccountId shared() const { return shared_; }
   static Role role_of_child(Role parent, std::string_view name, mode_t type);
+  // The name of the account that a directory `name` has for itself; empty where it has none.
+  static std::string own_account(Role parent, std::string_view name, mode_t type);
   // The account of an entry `name` of a directory in this role and account; opened, with its limits in force,
   // when it is the directory of a VM or a disk.
   AccountId account_of_child(Role parent_role, AccountId parent, std::string_view name, mode_t type);

@@ -122,12 +122,16 @@ HostSample Backing::host_sample(const Ledger& ledger) const {
   return sample;
 }
 
+bool Backing::sync() const {
+  const auto root = sys_.openat(root_.get(), ".", O_RDONLY | O_DIRECTORY, 0);
+  return root && sys_.syncfs(root->get());
+}
+
 bool Backing::sync_host(const Ledger& ledger) const {
   if (kind_ != BackingKind::btrfs) return false;
   const uint64_t allocated = ledger.before_host_sample().allocated_before;
   if (allocated == allocated_at_sync_) return false;
-  const auto root = sys_.openat(root_.get(), ".", O_RDONLY | O_DIRECTORY, 0);
-  if (!root || !sys_.syncfs(root->get())) return false;
+  if (!sync()) return false;
   allocated_at_sync_ = allocated;
   return true;
 }

@@ -54,6 +54,8 @@ class Backing {
   // A sample for the ledger's check of the host reserve. btrfs leaves what is not written back out of
   // f_bavail: there everything allocated since the last sync counts as gone besides.
   HostSample host_sample(const Ledger& ledger) const;
+  // Writes back everything. Waits for the disk.
+  bool sync() const;
   // Makes f_bavail true again where it lags; false where it never does. Waits for the disk.
   bool sync_host(const Ledger& ledger) const;
 

@@ -46,7 +46,9 @@ Result<void> Filesystem::start(const std::vector<int>& descriptors) {
   limits.tick(std::time(nullptr));
   const auto scanned = tree.scan();
   if (!scanned) return scanned;
-  if (!descriptors.empty()) tree.take_over(descriptors);
+  if (!descriptors.empty()) {
+    if (const auto taken = tree.take_over(descriptors); !taken) return taken;
+  }
   memory.take_over();
   // Who waits already waits no longer for the disk: whoever is refused for the host's sake syncs it first.
   bool sync_later = !descriptors.empty();

@@ -2,11 +2,14 @@
 
 #include <dirent.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <utility>
 
 namespace limaquota {
@@ -18,7 +21,7 @@ constexpr unsigned generation_shift = 33;
 
 thread_local Handover::Slot* own_slot = nullptr;
 thread_local std::optional<Intent> earlier_intent;
-thread_local bool earlier_limit_moved = false;
+
 thread_local int earlier_opened = -1;
 
 // Gives the slot back at the end of its thread.
@@ -38,18 +41,21 @@ Handover::Slot* slot() {
   return own_slot;
 }
 
+void note(Handover::Slot& slot, const Intent& intent) {
+  slot.first = intent.first;
+  slot.second = intent.second;
+  slot.third = intent.third;
+  slot.intended = true;
+}
+
 // What the slot of a dead thread says of this request goes to the one that serves it now, before it is taken
 // from there.
 void take_over(Handover::Slot& own, uint64_t unique) {
   for (Handover::Slot& old : handover->used_slots()) {
     if (old.unique != unique || &old == &own) continue;
     if (old.intended) {
-      earlier_intent = Intent{old.first, old.second};
-      earlier_limit_moved = old.limit_moved;
-      own.first = earlier_intent->first;
-      own.second = earlier_intent->second;
-      own.limit_moved = earlier_limit_moved;
-      own.intended = true;
+      earlier_intent = Intent{old.first, old.second, old.third};
+      note(own, *earlier_intent);
     }
     own.opened = old.opened.load();
     earlier_opened = own.opened - 1;
@@ -59,24 +65,45 @@ void take_over(Handover::Slot& own, uint64_t unique) {
   }
 }
 
+Handover* mapped(int notes, int protection) {
+  void* memory = ::mmap(nullptr, sizeof(Handover), protection, MAP_SHARED | MAP_NORESERVE, notes, 0);
+  return memory == MAP_FAILED ? nullptr : static_cast<Handover*>(memory);
+}
+
+// The size tells what nobody counted.
+constexpr uint64_t own_layout = Handover::version << 40 | sizeof(Handover);
+
 }  // namespace
 
 Handover* handover = nullptr;
 
 Handover* Handover::make() {
-  void* memory = ::mmap(nullptr, sizeof(Handover), PROT_READ | PROT_WRITE,
-                        MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  Fd notes(::memfd_create(memory_name, MFD_CLOEXEC));
+  if (!notes || ::ftruncate(notes.get(), sizeof(Handover)) != 0) return nullptr;
   // All of it is zero, which is what each part starts as.
-  return memory == MAP_FAILED ? nullptr : static_cast<Handover*>(memory);
+  Handover* made = mapped(notes.get(), PROT_READ | PROT_WRITE);
+  if (made == nullptr) return nullptr;
+  made->layout = own_layout;
+  made->notes = notes.release();
+  return made;
+}
+
+Handover* Handover::map(int notes, bool to_go_on) {
+  struct stat st {};
+  if (::fstat(notes, &st) != 0 || st.st_size != sizeof(Handover)) return nullptr;
+  Handover* known = mapped(notes, to_go_on ? PROT_READ | PROT_WRITE : PROT_READ);
+  if (known == nullptr || known->layout == own_layout) return known;
+  ::munmap(known, sizeof(Handover));
+  return nullptr;
 }
 
 Handover::Slot* Handover::take_slot() {
   for (uint32_t i = 0; i < most_slots; ++i) {
-    if (slots[i].unique != 0 || slots[i].taken.exchange(true)) continue;
+    if (slots_[i].unique != 0 || slots_[i].taken.exchange(true)) continue;
     uint32_t used = slots_used_;
     while (used <= i && !slots_used_.compare_exchange_weak(used, i + 1)) {
     }
-    return &slots[i];
+    return &slots_[i];
   }
   return nullptr;
 }
@@ -88,12 +115,15 @@ bool Handover::Descriptor::end_use(uint32_t generation) {
   return state_.compare_exchange_strong(now, ended);
 }
 
-std::vector<int> Handover::inherit() {
+Result<std::vector<int>> Handover::inherit() {
   std::vector<int> inherited;
   std::vector<int> passing;
   DIR* list = ::opendir("/proc/self/fd");
-  if (list == nullptr) return inherited;
-  while (const dirent* entry = ::readdir(list)) {
+  if (list == nullptr) return Errno{errno};
+  for (;;) {
+    errno = 0;
+    const dirent* entry = ::readdir(list);
+    if (entry == nullptr) break;
     if (entry->d_name[0] == '.') continue;
     const int fd = std::atoi(entry->d_name);
     const DescriptorUse use = descriptor(fd).use();
@@ -103,7 +133,9 @@ std::vector<int> Handover::inherit() {
     else if (!is_opened(fd))
       passing.push_back(fd);
   }
+  const int failed = errno;
   ::closedir(list);
+  if (failed != 0) return Errno{failed};
   for (const int fd : passing) ::close(fd);
   return inherited;
 }
@@ -118,7 +150,7 @@ void Handover::release_slots() {
 }
 
 bool Handover::is_opened(int fd) const {
-  return std::any_of(slots, slots + slots_used_,
+  return std::any_of(slots_, slots_ + slots_used_,
                      [&](const Slot& one) { return one.unique != 0 && one.opened == fd + 1; });
 }
 
@@ -166,19 +198,17 @@ InService::InService(uint64_t unique, bool creates) {
   if (own == nullptr) return;
   const uint64_t plain = unique & ~sent_again;
   own->intended = false;
-  own->limit_moved = false;
   own->opened = 0;
   own->served = handover->restarts.load();
   earlier_intent.reset();
-  earlier_limit_moved = false;
   earlier_opened = -1;
   if ((unique & sent_again) != 0) take_over(*own, plain);
   own->unique = plain;
-  if (!creates) opened_before();
+  if (!creates) close_opened_before();
 }
 
 InService::~InService() {
-  opened_before();
+  close_opened_before();
   earlier_intent.reset();
   if (own_slot != nullptr) own_slot->unique = 0;
 }
@@ -195,6 +225,12 @@ Fd InService::opened_before() {
   return Fd(fd);
 }
 
+// Its note goes before it is closed: the number may be another file's at once.
+void InService::close_opened_before() {
+  const Fd closing = opened_before();
+  if (closing) note_opened(-1);
+}
+
 std::function<void(int)> InService::on_never_known;
 
 bool InService::noting() { return own_slot != nullptr; }
@@ -202,23 +238,13 @@ bool InService::noting() { return own_slot != nullptr; }
 std::optional<Intent> InService::earlier() { return earlier_intent; }
 
 void InService::intend(Intent intent) {
-  Handover::Slot* own = own_slot;
-  if (own == nullptr) return;
-  own->first = intent.first;
-  own->second = intent.second;
-  own->intended = true;
-}
-
-bool InService::limit_moved() { return earlier_limit_moved; }
-
-void InService::note_limit_moved() {
-  if (own_slot != nullptr) own_slot->limit_moved = true;
+  if (own_slot != nullptr) note(*own_slot, intent);
 }
 
 uint64_t handle_of(int fd, DescriptorUse use) {
   if (handover == nullptr) return static_cast<uint64_t>(fd);
   Handover::Descriptor& descriptor = handover->descriptor(fd);
-  if (own_slot != nullptr) own_slot->opened = fd + 1;
+  InService::note_opened(fd);
   descriptor.set_use(use);
   return static_cast<uint64_t>(fd) | uint64_t{descriptor.generation()} << generation_shift;
 }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <sys/types.h>
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -17,7 +18,11 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
+
+#include "accounting/ledger.hpp"
+#include "accounting/result.hpp"
 #include "fs/fd.hpp"
 
 namespace limaquota {
@@ -36,12 +41,15 @@ enum class DescriptorUse : uint8_t {
 struct Intent {
   uint64_t first = 0;
   uint64_t second = 0;
+  uint32_t third = 0;
 };
 
 class Handover {
  public:
+  // Counts the changes of what is noted here or of what it means: no program takes over what it would
+  // misread.
+  static constexpr uint64_t version = 1;
   static constexpr int most_descriptors = 1 << 20;
-  static constexpr size_t most_slots = 4096;
 
   class Descriptor {
    public:
@@ -66,15 +74,29 @@ class Handover {
   struct Slot {
     std::atomic<bool> taken;
     std::atomic<bool> intended;
-    std::atomic<bool> limit_moved;
     std::atomic<int> opened;       // descriptor that was opened for it, plus one
     std::atomic<uint32_t> served;  // by the worker after so many restarts
     std::atomic<uint64_t> unique;  // the request in service
     std::atomic<uint64_t> first, second;
+    std::atomic<uint32_t> third;
   };
 
   // Null where there is no memory for it.
   static Handover* make();
+  // The notes of a daemon, by their descriptor, for another program: to go on with them, or only to look at
+  // them. Null where that program notes things in another way.
+  static Handover* map(int notes, bool to_go_on);
+  static constexpr char memory_name[] = "limaquota-notes";  // of the memory, in /proc
+
+  // --- what the next program must know, see fs/upgrade.hpp ---
+  uint64_t layout = 0;
+  int notes = -1;             // the descriptor of this memory
+  std::atomic<int> previous;  // of the program before, plus one, until this one has shown that it can serve
+  std::atomic<pid_t> prober;
+  std::atomic<uint32_t> upgrades, refused_upgrades, failed_upgrades;
+  static constexpr size_t most_words = 64 << 10;
+  uint32_t words_bytes = 0;
+  char words[most_words];  // of the mount, with a zero after each
 
   // --- the connection ---
   pid_t supervisor = 0;
@@ -82,23 +104,26 @@ class Handover {
   std::atomic<uint32_t> restarts;
   std::atomic<int> device;        // /dev/fuse, plus one
   std::atomic<bool> restartable;  // INIT was answered, and this kernel sends requests again
+  std::atomic<bool> told;         // who waits for the mount to answer has heard of it
   std::atomic<bool> ready;        // the mount answered once
+  // Since when the worker serves requests, by the steady clock's own count; 0 while it takes over.
+  std::atomic<int64_t> serving_since;
   std::atomic<int64_t> answered;  // when it did so last: the steady clock's own count
   uint32_t init_request_bytes = 0, init_reply_bytes = 0;
   char init_request[512], init_reply[512];
 
   Descriptor& descriptor(int fd) { return descriptors_[fd]; }
   // At the start of a worker that takes over: closes what the one before had for a moment, and gives what the
-  // kernel knows and has open.
-  std::vector<int> inherit();
+  // kernel knows and has open. Fails where it cannot see what is open.
+  Result<std::vector<int>> inherit();
 
   // --- slots ---
   Slot* take_slot();
   // At the start of a worker that takes over: those of the threads that died are free once their requests
-  // came again. True where a slot knows of this descriptor.
+  // came again.
   void release_slots();
-  bool is_opened(int fd) const;
-  std::span<Slot> used_slots() { return {slots, slots_used_}; }
+  std::span<Slot> used_slots() { return {slots_, slots_used_}; }
+  // Of the slots: none has this descriptor as opened for its request any more.
   void forget_opened(int fd);
 
   // --- texts: what the files below `.quota` hold that is not in force ---
@@ -109,35 +134,33 @@ class Handover {
   uint32_t account_index(std::string_view name);
   std::string account_name(uint32_t index) const;
   uint32_t accounts() const { return accounts_; }  // the largest number
-  // Ledger::Memory of an account.
-  struct Memory {
-    std::atomic<uint64_t> peak, refused_writes, refused_bytes;
-    std::atomic<bool> pressed_budget, pressed_host;
-  };
-  Memory& memory(uint32_t index) { return memories_[index - 1]; }
+  // Of an account: written by one thread, word by word.
+  Ledger::Memory& memory(uint32_t index) { return memories_[index - 1]; }
 
   // --- filesystems below the tree, in the order in which their inodes' ids count them ---
   static constexpr size_t most_devices = 4096;
   std::atomic<uint32_t> devices;
   uint64_t device_numbers[most_devices];
 
-  Slot slots[most_slots];
-
  private:
+  static constexpr size_t most_slots = 4096;
   static constexpr size_t most_text = size_t{5} << 20;
   static constexpr size_t most_accounts = 65536;
   static constexpr size_t longest_name = 288;
   Descriptor descriptors_[most_descriptors];
   std::atomic<uint32_t> accounts_;
   char account_names_[most_accounts][longest_name];
-  Memory memories_[most_accounts];
+  static_assert(std::is_trivially_copyable_v<Ledger::Memory>);
+  Ledger::Memory memories_[most_accounts];
+  bool is_opened(int fd) const;  // for the request of a slot
+  Slot slots_[most_slots];
   std::atomic<uint32_t> slots_used_;  // slots beyond were never taken
   std::atomic<uint32_t> text_now_;
   size_t text_bytes_[2];
   char texts_[2][most_text];
 };
 
-// The worker's own: null in a process that nobody watches over (io_uring, or no memory).
+// The worker's; null in a process that serves no mount.
 extern Handover* handover;
 
 // Notes of the request that this thread serves. All do nothing without a handover.
@@ -155,13 +178,15 @@ class InService {
   // What the same request was about to do when it was served by a worker that died.
   static std::optional<Intent> earlier();
   static void intend(Intent intent);
-  static bool limit_moved();
-  static void note_limit_moved();
-  // For a request that creates a file: what it opened, as soon as it is open; and what it had opened before.
+  // For a request that creates a file: what it opened, as soon as it is open, and that it is to be closed
+  // (-1); and what it had opened before, if anything.
   static void note_opened(int fd);
   static Fd opened_before();
   // Called with a descriptor that was taken over as an open file, but of which the kernel never learned.
   static std::function<void(int fd)> on_never_known;
+
+ private:
+  static void close_opened_before();
 };
 
 // The descriptor is now the kernel's file handle; the handle's value.

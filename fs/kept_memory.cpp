@@ -8,10 +8,7 @@ void KeptMemory::take_over() {
   if (handover == nullptr) return;
   for (uint32_t i = 1; i <= handover->accounts(); ++i) {
     const auto account = ledger_.find(handover->account_name(i));
-    if (!account) continue;
-    const Handover::Memory& kept = handover->memory(i);
-    ledger_.remember(*account, {Bytes(kept.peak), kept.refused_writes, kept.refused_bytes,
-                                kept.pressed_budget, kept.pressed_host});
+    if (account) ledger_.remember(*account, handover->memory(i));
   }
 }
 
@@ -23,13 +20,7 @@ void KeptMemory::keep() {
     if (!memory) continue;
     uint32_t& index = index_[account];
     if (index == 0) index = handover->account_index(ledger_.name(account));
-    if (index == 0) continue;
-    Handover::Memory& kept = handover->memory(index);
-    kept.peak = memory->peak.count();
-    kept.refused_writes = memory->refused_writes;
-    kept.refused_bytes = memory->refused_bytes;
-    kept.pressed_budget = memory->pressed_budget;
-    kept.pressed_host = memory->pressed_host;
+    if (index != 0) handover->memory(index) = *memory;
   }
 }
 

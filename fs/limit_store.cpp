@@ -241,32 +241,62 @@ Result<void> LimitStore::remove(std::string_view name, bool soon) {
   return {};
 }
 
+// Where both are names of one file, rename(2) does nothing.
 bool LimitStore::move_file(std::string_view from, std::string_view to) {
+  Sys& sys = backing_.sys();
   std::string from_file;
   std::string to_file;
   const auto dir = directory(from, &from_file, false);
   const auto to_dir = directory(to, &to_file, true);
   if (!dir || !to_dir) return false;
-  const auto moved = backing_.sys().renameat2(dir->get(), from_file.c_str(), to_dir->get(), to_file.c_str(),
-                                              RENAME_NOREPLACE);
-  if (!moved) return false;
-  (void)!backing_.sys().fsync(to_dir->get());
+  if (!sys.renameat2(dir->get(), from_file.c_str(), to_dir->get(), to_file.c_str(), 0)) return false;
+  (void)!sys.fsync(to_dir->get());
+  (void)!sys.unlinkat(dir->get(), from_file.c_str(), 0);
   return true;
 }
 
-bool LimitStore::follow(std::string_view from, std::string_view to) {
+void LimitStore::prepare_to_follow(std::string_view from, std::string_view to) {
+  const std::lock_guard lock(files_mutex_);
+  if (!unsaved_.empty()) return;
+  Sys& sys = backing_.sys();
+  std::string from_file;
+  std::string to_file;
+  const auto dir = directory(from, &from_file, false);
+  const auto to_dir = directory(to, &to_file, true);
+  const auto file =
+      dir ? sys.openat(dir->get(), from_file.c_str(), O_PATH | O_NOFOLLOW, 0) : Result<Fd>(dir.error());
+  if (!file || !to_dir) return;
+  if (sys.linkat(file->get(), to_dir->get(), to_file.c_str())) (void)!sys.fsync(to_dir->get());
+}
+
+void LimitStore::stay(std::string_view from, std::string_view to) {
+  const std::lock_guard lock(files_mutex_);
+  {
+    const std::lock_guard texts(mutex_);
+    const auto source = entries_.find(from);
+    const auto target = entries_.find(to);
+    if (target != entries_.end() && (source == entries_.end() || source->second.text != target->second.text))
+      return;
+    if (target != entries_.end()) entries_.erase(target);
+  }
+  std::string file;
+  const auto dir = directory(to, &file, false);
+  if (dir) (void)!backing_.sys().unlinkat(dir->get(), file.c_str(), 0);
+}
+
+void LimitStore::follow(std::string_view from, std::string_view to) {
   {
     const std::lock_guard lock(files_mutex_);
     {
       const std::lock_guard texts(mutex_);
-      if (!entries_.contains(from) || entries_.contains(to)) return false;
-    }
-    // The limit goes along at once; its file as soon as that can be done.
-    {
-      const std::lock_guard texts(mutex_);
-      auto node = entries_.extract(entries_.find(from));
-      node.key() = std::string(to);
-      entries_.insert(std::move(node));
+      const auto source = entries_.find(from);
+      const auto target = entries_.find(to);
+      if (source == entries_.end()) return;
+      // What was set meanwhile for the new name holds, unless it is what was prepared before a crash.
+      if (target != entries_.end() && target->second.text != source->second.text) return;
+      // The limit goes along at once; its file as soon as that can be done.
+      entries_[std::string(to)] = std::move(source->second);
+      entries_.erase(source);
     }
     if (!unsaved_.empty() || !move_file(from, to)) {
       unsaved_.emplace(from);
@@ -281,7 +311,6 @@ bool LimitStore::follow(std::string_view from, std::string_view to) {
     in_force(to);
   }
   if (on_files_changed) on_files_changed();
-  return true;
 }
 
 Limits LimitStore::limits_of(std::string_view account, bool* from_file, bool* damaged) const {

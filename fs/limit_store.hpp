@@ -38,13 +38,18 @@ class LimitStore {
   // What the text would put in force, without doing so.
   std::optional<ParseError> check(std::string_view name, std::string_view text) const;
   // Durable and in force when it returns. EINVAL for a text that does not parse: nothing has changed then.
-  // `by` is what the log says of a bad text.
   Result<void> put(std::string_view name, std::string_view text);
   // The file goes. Where `soon`, its limits stay in force for some seconds more: an editor that renames a
   // file away and writes it anew must not leave a VM without a limit between.
   Result<void> remove(std::string_view name, bool soon = false);
-  // The file of `from` becomes that of `to`, unless there is none or `to` has one. True where it did.
-  bool follow(std::string_view from, std::string_view to);
+  // Before an account is renamed, and its limit is to follow: its file is there under both names until then,
+  // so that the host may lose its power at any moment and no limit is lost.
+  void prepare_to_follow(std::string_view from, std::string_view to);
+  // The account was renamed: the file of `from` becomes that of `to`, unless there is none, or another was
+  // set for `to`.
+  void follow(std::string_view from, std::string_view to);
+  // The account was not renamed after all.
+  void stay(std::string_view from, std::string_view to);
 
   // Puts the limits of an account in force: its own file, else the default.
   void apply(std::string_view account);

@@ -326,18 +326,19 @@ void MeteredIo::settle(Inode& inode, bool trim) {
   const ProcPath path(inode.path.get());
   auto fd = sys.openat(AT_FDCWD, path.c_str(), O_RDWR | O_NONBLOCK, 0);
   if (!fd) fd = sys.openat(AT_FDCWD, path.c_str(), O_RDONLY | O_NONBLOCK, 0);
-  if (!fd || !sys.write_back(fd->get())) {
+  // A file that even its owner may not open is written back with all others.
+  if (!(fd ? sys.write_back(fd->get()).operator bool() : fd.error().value == EACCES && backing_.sync())) {
     observe(inode);
     return;
   }
-  if (trim && backing_.kind() == BackingKind::xfs && !inode.preallocated_past_end) {
+  if (fd && trim && backing_.kind() == BackingKind::xfs && !inode.preallocated_past_end) {
     const uint64_t end = round_up(Bytes(inode.size), Bytes(backing_.block())).count();
     const auto past_end = sys.count_extents(fd->get(), end);
     if (past_end && *past_end > 0) drop_preallocation(inode, fd->get());
   }
   inode.dirty_since = std::chrono::steady_clock::now();
   if (inode.unsettled > 0) {
-    const auto extents = sys.count_extents(fd->get(), 0);
+    const auto extents = fd ? sys.count_extents(fd->get(), 0) : Result<uint64_t>(fd.error());
     inode.extents_at_most = extents ? *extents : inode.extents_at_most + inode.unsettled;
     inode.unsettled = 0;
     ++inode.settled;

@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <climits>
 #include <csignal>
 #include <cstdio>
@@ -37,35 +39,53 @@ std::string resolved(const std::string& path) {
   return ::realpath(path.c_str(), buffer) == nullptr ? std::string() : std::string(buffer);
 }
 
-// Every inode that the kernel knows costs a descriptor.
-void raise_descriptor_limit() {
+// Every inode that the kernel knows costs a descriptor. Some of them are for the supervisor, and for a worker
+// that takes over: the one before may have used all it could get.
+enum class DescriptorsFor { supervisor, serving };
+void set_descriptor_limit(DescriptorsFor whom) {
+  constexpr rlim_t kept_free = 64;
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, Handover::most_descriptors);
+  if (whom == DescriptorsFor::serving) limit.rlim_cur -= std::min(kept_free, limit.rlim_cur / 8);
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 // Tells the waiting parent, if there is one, that the mount answers (an empty text) or why it does not.
+// A worker may die between any two of its steps, and the next one goes on: whether it was told is in `told`.
 class Starter {
  public:
   explicit Starter(Fd pipe) : pipe_(std::move(pipe)) {}
-  void tell(const std::string& text) {
-    if (!pipe_) return;
-    const std::string line = text + "\n";
-    [[maybe_unused]] const ssize_t written = ::write(pipe_.get(), line.data(), line.size());
+  void tell_ready(std::atomic<bool>& told) {
+    if (told) return abandon();
+    say("");
+    told = true;
     pipe_.reset();
   }
   // Its descriptor is another process's business.
   void abandon() { (void)pipe_.release(); }
   int fail_with(const std::string& message) {
     if (!pipe_) return fail(message);
-    tell(message);
+    say(message);
+    pipe_.reset();
     return 1;
   }
 
  private:
+  void say(const std::string& text) {
+    if (!pipe_) return;
+    const std::string line = text + "\n";
+    [[maybe_unused]] const ssize_t written = ::write(pipe_.get(), line.data(), line.size());
+  }
+
   Fd pipe_;
 };
+
+// For another worker to try what this one cannot.
+[[noreturn]] void give_up(const std::string& why) {
+  log_error("{}", why);
+  ::_exit(1);
+}
 
 // The life of a worker.
 int serve(const MountOptions& options, const std::string& source, const std::string& mountpoint, int root,
@@ -74,11 +94,11 @@ int serve(const MountOptions& options, const std::string& source, const std::str
   const bool takes_over = notes.restarts > 0;
   std::vector<int> inherited;
   if (takes_over) {
-    starter.abandon();
-    inherited = notes.inherit();
+    auto open = notes.inherit();
+    if (!open) give_up(fmt::format("cannot see what is open: {}", std::strerror(open.error().value)));
+    inherited = std::move(*open);
     notes.release_slots();
   }
-  raise_descriptor_limit();
   ::umask(0);
   FilesystemOptions filesystem_options;
   const auto backing_mount = mount_of(source);
@@ -90,8 +110,7 @@ int serve(const MountOptions& options, const std::string& source, const std::str
   if (const auto started = fs.start(inherited); !started) {
     const std::string why = fmt::format("cannot read {}: {}", source, std::strerror(started.error().value));
     if (!takes_over) return starter.fail_with(why);
-    log_error("{}", why);
-    ::_exit(1);
+    give_up(why);
   }
   Fd device(notes.device - 1);
   if (!takes_over) {
@@ -103,20 +122,25 @@ int serve(const MountOptions& options, const std::string& source, const std::str
   }
   Session session(fs, std::move(device), options.io_uring);
   if (!session.good()) {
-    if (takes_over) ::_exit(1);
+    const std::string why = "libfuse does not start";
+    if (takes_over) give_up(why);
     detach_mount(mountpoint);
-    return starter.fail_with("libfuse does not start");
+    return starter.fail_with(why);
   }
-  if (takes_over && !session.take_over()) {
-    log_error("this worker would not talk to the kernel as the one before did");
-    ::_exit(1);
-  }
-  session.serve([&] {
-    starter.tell("");
+  if (takes_over && !session.take_over())
+    give_up("this worker would not talk to the kernel as the one before did");
+  set_descriptor_limit(DescriptorsFor::serving);
+  notes.serving_since = std::chrono::steady_clock::now().time_since_epoch().count();
+  const auto ready = [&] {
+    starter.tell_ready(notes.told);
+    if (notes.ready) return;
     log_info("{} is mounted on {}", source, mountpoint);
     notes.ready = true;
     ::kill(notes.supervisor, SIGUSR2);
-  });
+  };
+  // A mount that is taken over has answered INIT already.
+  if (takes_over) ready();
+  session.serve(ready);
   return 0;
 }
 
@@ -133,7 +157,8 @@ std::optional<int> into_background(Fd* pipe_to_parent) {
     std::string said;
     char buffer[512];
     ssize_t got = 0;
-    while ((got = ::read(read_end.get(), buffer, sizeof buffer)) > 0 || (got < 0 && errno == EINTR)) {
+    while (said != "\n" &&
+           ((got = ::read(read_end.get(), buffer, sizeof buffer)) > 0 || (got < 0 && errno == EINTR))) {
       if (got > 0) said.append(buffer, static_cast<size_t>(got));
     }
     if (said == "\n") return 0;
@@ -185,6 +210,7 @@ int mount_home(const MountOptions& options, Sys& sys) {
   if (!options.foreground) {
     if (const auto status = into_background(&pipe_to_parent)) return *status;
   }
+  set_descriptor_limit(DescriptorsFor::supervisor);
   Starter starter(std::move(pipe_to_parent));
   MountOptions wanted = options;
   std::erase(wanted.flags, "default_permissions");

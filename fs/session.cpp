@@ -90,11 +90,11 @@ RequestFlags flags_of(uint32_t opcode, const char* data, size_t size) {
 // sanitizer does not see it on a descriptor from before a fork.
 #ifdef __SANITIZE_THREAD__
 char order_of_requests;
-void before_request() { __tsan_release(&order_of_requests); }
-void after_answers() { __tsan_acquire(&order_of_requests); }
+void before_answer() { __tsan_release(&order_of_requests); }
+void after_request() { __tsan_acquire(&order_of_requests); }
 #else
-void before_request() {}
-void after_answers() {}
+void before_answer() {}
+void after_request() {}
 #endif
 
 // Requests that would not do the same when they are carried out twice.
@@ -173,7 +173,7 @@ Session* Session::self_ = nullptr;
 
 ssize_t Session::read_request(int fd, void* buffer, size_t size, void*) {
   const ssize_t got = ::read(fd, buffer, size);
-  after_answers();
+  after_request();
   return got;
 }
 
@@ -208,7 +208,7 @@ void Session::complete_open(const struct iovec& body) {
 }
 
 ssize_t Session::write_reply(int fd, struct iovec* iov, int count, void*) {
-  before_request();
+  before_answer();
   Session* self = self_;
   const auto* header = static_cast<const fuse_out_header*>(iov[0].iov_base);
   const bool has_body = count >= 2 && header->error == 0 && header->unique != 0;  // 0: a notification

@@ -79,17 +79,17 @@ void mark_lasting(Handover& notes) {
   ::_exit(0);
 }
 
-// Whether somebody stopped the process (SIGSTOP, a suspended session): it is not to blame then.
+// Whether somebody stopped the process (SIGSTOP, a suspended session, a debugger): it is not to blame then.
 bool is_stopped(pid_t process) {
   char path[32];
   std::snprintf(path, sizeof path, "/proc/%d/stat", process);
   const Fd file(::open(path, O_RDONLY | O_CLOEXEC));
   char text[512];
   const ssize_t size = ::read(file.get(), text, sizeof text - 1);
-  if (size <= 0) return true;
+  if (size <= 0) return false;
   text[size] = 0;
   const char* name_end = std::strrchr(text, ')');
-  return name_end == nullptr || name_end[1] == 0 || name_end[2] == 'T';
+  return name_end != nullptr && name_end[1] != 0 && (name_end[2] == 'T' || name_end[2] == 't');
 }
 
 class Supervisor {
@@ -99,6 +99,8 @@ class Supervisor {
     for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR2}) ::sigaddset(&signals_, signal);
     ::pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
     std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGCHLD, SIG_DFL);  // whoever started this may have ignored it: then no death is told
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   }
 
   int run() {
@@ -111,19 +113,18 @@ class Supervisor {
       }
       reap();
       end_hang();
-      if (worker_ < 0 && !status_ && Clock::now() >= next_start_) start();
-      end_in_time();
+      if (worker_ < 0 && !status_ && !ending_ && Clock::now() >= next_start_) start();
+      end();
     }
-    if (prober_ > 0) {
-      ::kill(prober_, SIGKILL);
-      ::waitpid(prober_, nullptr, 0);
-    }
+    end_prober();
     return *status_;
   }
 
  private:
   void start() {
     started_ = Clock::now();
+    told_slow_ = false;
+    notes_.serving_since = 0;
     worker_ = fork_with_descriptors();
     if (worker_ == 0) work();
     if (worker_ > 0) return;
@@ -160,9 +161,11 @@ class Supervisor {
       status_ = WEXITSTATUS(how);
       return;
     }
-    if (ending_ || !notes_.restartable) {
-      if (!ending_) log_error("the worker was ended by signal {}: the mount is dead", WTERMSIG(how));
-      status_ = ending_ ? 0 : 1;
+    if (ending_) return;
+    if (!notes_.restartable) {
+      log_error("the worker was ended by signal {}: the mount is dead", WTERMSIG(how));
+      if (!notes_.ready) take_back_mount();
+      status_ = 1;
       return;
     }
     ++notes_.restarts;
@@ -184,6 +187,13 @@ class Supervisor {
   void end_hang() {
     if (!told_ready_ || !notes_.restartable || worker_ < 0 || ending_) return;
     const auto now = Clock::now();
+    // How long it takes over depends on the disk: nobody can tell a slow one from a hang.
+    const Clock::time_point serving_since{Clock::duration(notes_.serving_since.load())};
+    if (serving_since == Clock::time_point{}) {
+      if (now - started_ > hang_after && !std::exchange(told_slow_, true))
+        log_warning("the new worker still reads the home, after 10 s: the mount answers when it is done");
+      return;
+    }
     // Time in which this process did not run either tells nothing.
     if (now - std::exchange(last_look_, now) > hang_after / 2) forgiven_ = now;
     if (prober_ < 0 || ::waitpid(prober_, nullptr, WNOHANG) == prober_) {
@@ -193,7 +203,7 @@ class Supervisor {
       if (prober_ == 0) probe(notes_, path.c_str());
     }
     const Clock::time_point answered{Clock::duration(notes_.answered.load())};
-    if (now - std::max({answered, started_, forgiven_}) < hang_after) return;
+    if (now - std::max({answered, serving_since, forgiven_}) < hang_after) return;
     if (is_stopped(worker_)) {
       forgiven_ = now;
       return;
@@ -203,19 +213,41 @@ class Supervisor {
     forgiven_ = now;  // it may need a while to die
   }
 
-  void end_in_time() {
-    if (!ending_ || status_) return;
-    if (!detached_ && notes_.device != 0) {
-      detached_ = true;
-      detach_mount(supervised_.mountpoint);
+  // It may be there already, though nobody has been told of it, and this process may not know its descriptor.
+  void take_back_mount() {
+    while (::waitpid(-1, nullptr, 0) > 0) {  // fusermount3, whose parent was the worker
     }
-    if (Clock::now() - *ending_ < end_patience) return;
-    log_warning("files are still open: they end with the mount");
-    if (worker_ > 0) {
+    (void)!notes_.inherit();  // closes what was the worker's alone
+    struct stat st {};
+    // Where the connection is known to be open, nobody would answer.
+    if (notes_.device != 0 || (::stat(supervised_.mountpoint.c_str(), &st) != 0 && errno == ENOTCONN))
+      detach_mount(supervised_.mountpoint);
+  }
+
+  void detach() {
+    if (notes_.device != 0 && !std::exchange(detached_, true)) detach_mount(supervised_.mountpoint);
+  }
+
+  void end() {
+    if (!ending_ || status_) return;
+    // A worker that takes over closes the descriptors that it does not know: none may be opened beside it.
+    if (worker_ < 0 || notes_.serving_since != 0) detach();
+    if (worker_ > 0 && Clock::now() - *ending_ >= end_patience) {
+      log_warning("files are still open: they end with the mount");
       ::kill(worker_, SIGKILL);
       ::waitpid(worker_, nullptr, 0);
+      worker_ = -1;
+      detach();
     }
-    status_ = 0;
+    if (worker_ < 0) status_ = 0;
+  }
+
+  // It may wait for an answer that no worker gives any more: that ends with the connection.
+  void end_prober() {
+    if (prober_ < 0) return;
+    if (notes_.device != 0) ::close(notes_.device - 1);
+    ::kill(prober_, SIGKILL);
+    ::waitpid(prober_, nullptr, 0);
   }
 
   Handover& notes_;
@@ -227,6 +259,7 @@ class Supervisor {
   std::optional<Clock::time_point> ending_;
   bool detached_ = false;
   bool told_ready_ = false;
+  bool told_slow_ = false;  // of this worker
   pid_t prober_ = -1;
   Clock::time_point last_look_, forgiven_;
   std::optional<int> status_;

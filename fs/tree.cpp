@@ -57,17 +57,20 @@ Result<Entry> Tree::enter(Inode& parent, const char* name, Fd path, MeteredIo::C
   return enter_known(id, std::move(path), parent.id, name, *st, handle);
 }
 
+void Tree::describe(Inode& inode, const struct stat& st, const std::string& handle) const {
+  inode.generation = generation_of(handle);
+  inode.device = st.st_dev;
+  inode.type = st.st_mode & S_IFMT;
+  inode.size = static_cast<uint64_t>(st.st_size);
+  inode.extents_at_most = static_cast<uint64_t>(st.st_blocks) * 512 / backing_.block() + 1;
+}
+
 Entry Tree::enter_known(NodeId id, Fd path, NodeId parent, const char* name, const struct stat& st,
                         const std::string& handle) {
   Entry entry;
   entry.st = st;
-  entry.inode = table_.enter(id, std::move(path), parent, name, [&](Inode& inode) {
-    inode.generation = generation_of(handle);
-    inode.device = st.st_dev;
-    inode.type = st.st_mode & S_IFMT;
-    inode.size = static_cast<uint64_t>(st.st_size);
-    inode.extents_at_most = static_cast<uint64_t>(st.st_blocks) * 512 / backing_.block() + 1;
-  });
+  entry.inode =
+      table_.enter(id, std::move(path), parent, name, [&](Inode& inode) { describe(inode, st, handle); });
   if ((st.st_mode & set_id_bits) != 0) entry.inode->may_have_set_id = true;
   shown(*entry.inode, entry.st);
   if (knows_many()) settler_.hurry();
@@ -181,16 +184,17 @@ Result<Entry> Tree::make(Inode& parent, const char* name, mode_t type,
       accounts_.closed(child.role, child.account);
     return error;
   };
-  auto reservation = io_.reserve(claims, Line::control);
+  // A request that came again may have been carried out: then what it intended is there, and needs no room.
+  // Nothing changes the name meanwhile: the kernel holds its directory's lock.
+  const bool there = InService::noting() && stands(parent, name);
+  const bool before = there && InService::earlier().has_value();
+  if (made_before != nullptr) *made_before = before;
+  auto reservation = before ? Result<Reservation>(Reservation()) : io_.reserve(claims, Line::control);
   if (!reservation) return undo(reservation.error());
   Result<Entry> entry = Errno{EIO};
   {
     const std::lock_guard lock(parent.mutex);
-    // A request that came again may have been carried out: then what it intended is there.
-    const bool there = InService::noting() && stands(parent, name);
-    const bool before = there && InService::earlier().has_value();
     if (!there) InService::intend({});
-    if (made_before != nullptr) *made_before = before;
     if (const auto done = before ? Result<void>() : operation(); !done) return undo(done.error());
     MeteredIo::Changes changes;
     auto path = backing_.open(parent.path.get(), name, O_PATH | O_NOFOLLOW);
@@ -249,25 +253,21 @@ Result<Tree::Created> Tree::create(Inode& parent, const char* name, mode_t mode,
         return {};
       },
       0, &made_before);
-  if (!entry) return entry.error();
-  // Its mode may forbid to open it again, so it is open still.
-  if (made_before) created.fd = InService::opened_before();
-  if (made_before && !created.fd) {
-    auto fd = backing_.open(parent.path.get(), name,
-                            (flags & ~(handled_elsewhere | O_CREAT | O_EXCL)) | O_NOFOLLOW);
-    if (!fd) {
-      forget(entry->inode->id, 1);
-      return fd.error();
-    }
+  const auto fail = [&](Errno error) {
+    if (entry) forget(entry->inode->id, 1);
+    InService::note_opened(-1);  // it is closed now
+    return error;
+  };
+  if (!entry) return fail(entry.error());
+  if (made_before) {
+    auto fd = open_made_before(*entry, flags & ~(handled_elsewhere | O_CREAT | O_EXCL));
+    if (!fd) return fail(fd.error());
     created.fd = std::move(*fd);
   }
-  created.entry = std::move(*entry);
+  created.entry = *entry;
   if (truncate && created.entry.st.st_size > 0) {
     const auto shortened = io_.truncate(*created.entry.inode, created.fd.get(), 0);
-    if (!shortened) {
-      forget(created.entry.inode->id, 1);
-      return shortened.error();
-    }
+    if (!shortened) return fail(shortened.error());
     if (auto st = attributes(*created.entry.inode)) created.entry.st = *st;
   }
   return created;
@@ -455,17 +455,37 @@ Result<void> Tree::unlink(Inode& parent, const char* name, bool directory) {
 }
 
 bool Tree::has_xattr(const Inode& inode, const char* name) const {
-  return backing_.sys().getxattr(inode.path.get(), name, nullptr, 0).operator bool();
+  const auto size = backing_.sys().getxattr(inode.path.get(), name, nullptr, 0);
+  if (size || size.error().value != EACCES) return size.operator bool();
+  // It may not be read; but listed it is.
+  const auto bytes = backing_.sys().listxattr(inode.path.get(), nullptr, 0);
+  std::string list(bytes ? *bytes : 0, 0);
+  const auto got = backing_.sys().listxattr(inode.path.get(), list.data(), list.size());
+  list.resize(got ? *got : 0);
+  for (size_t at = 0; at < list.size(); at += std::strlen(list.c_str() + at) + 1) {
+    if (std::strcmp(list.c_str() + at, name) == 0) return true;
+  }
+  return false;
+}
+
+bool Tree::xattr_is(const Inode& inode, const char* name, const void* value, size_t size) const {
+  std::string there(size + 1, 0);
+  const auto got = backing_.sys().getxattr(inode.path.get(), name, there.data(), there.size());
+  return got && *got == size && std::memcmp(there.data(), value, size) == 0;
 }
 
 Result<void> Tree::setxattr(Inode& inode, const char* name, const void* value, size_t size, int flags) {
+  // A request that came again may have been carried out: then it needs no room. And what it was to make new
+  // may be made.
+  if (InService::earlier()) {
+    if (xattr_is(inode, name, value, size)) return {};
+    flags &= ~XATTR_CREATE;
+  }
   auto reservation = io_.reserve(io_.claims_of(inode, backing_.metadata(size)), Line::control);
   if (!reservation) return reservation.error();
   const std::lock_guard lock(inode.mutex);
-  // An attribute that a request which came again was to make new may be made.
-  if ((flags & XATTR_CREATE) != 0 && InService::noting() && !has_xattr(inode, name)) InService::intend({});
-  const int wanted = InService::earlier() ? flags & ~XATTR_CREATE : flags;
-  const auto done = backing_.sys().setxattr(inode.path.get(), name, value, size, wanted);
+  if (InService::noting() && ((flags & XATTR_CREATE) == 0 || !has_xattr(inode, name))) InService::intend({});
+  const auto done = backing_.sys().setxattr(inode.path.get(), name, value, size, flags);
   io_.commit(std::move(*reservation), {&inode});
   return done;
 }
@@ -477,6 +497,7 @@ Result<void> Tree::removexattr(Inode& inode, const char* name) {
   if (there) InService::intend({});
   const auto done = backing_.sys().removexattr(inode.path.get(), name);
   io_.commit(Reservation(), {&inode});
+  if (!done && done.error().value == ENODATA && InService::earlier()) return {};
   return done;
 }
 

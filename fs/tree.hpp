@@ -85,7 +85,7 @@ class Tree {
   void set_kernel(Kernel kernel);
   // After scan, in a worker that takes over: the inodes that the kernel knows and the files it has open, by
   // the descriptors of the worker before.
-  void take_over(const std::vector<int>& descriptors);
+  Result<void> take_over(const std::vector<int>& descriptors);
   // An open file was taken over of which the kernel never learned.
   void never_known(int fd);
   // A kill may leave more lookups noted than the kernel has: asks it for inodes that were taken over, until
@@ -119,11 +119,14 @@ class Tree {
                      bool* made_before = nullptr);
   bool stands(const Inode& parent, const char* name) const;
   bool has_xattr(const Inode& inode, const char* name) const;
+  bool xattr_is(const Inode& inode, const char* name, const void* value, size_t size) const;
   void note_victim(const Victim& victim) const;
   Result<Victim> look_at(Inode& parent, const char* name);
   // `handle` may be empty: it is asked for then.
   void add_charge(NodeId id, const Child& child, const char* name, int path, const struct stat& st,
                   MeteredIo::Changes* changes, std::string handle = {});
+  // What a new Inode is told of the inode that it stands for.
+  void describe(Inode& inode, const struct stat& st, const std::string& handle) const;
   Entry enter_known(NodeId id, Fd path, NodeId parent, const char* name, const struct stat& st,
                     const std::string& handle);
   // After the operation that took one of its names (in `account`) away.
@@ -138,12 +141,23 @@ class Tree {
   bool lend_for_rename(AccountId account);
   void move_holder(Charge& charge, AccountId from, AccountId to, Bytes slack);
   void move_name(Victim& victim, AccountId from, const Child& child, const char* name);
-  // After a rename; true where the limit file went along. `limit_moved`: it did so for the other of two
-  // exchanged.
-  bool renamed(Victim& victim, const Inode& from_parent, const Inode& to_parent, const char* to_name,
-               bool exchanged, bool limit_moved = false);
-  void follow_moved(const Inode& parent, std::string_view name, const Inode& new_parent,
-                    std::string_view new_name, mode_t type, bool exchanged);
+  struct Left {
+    Role role = Role::plain;
+    AccountId account = 0;
+  };
+  std::optional<Left> renamed(Victim& victim, const Inode& from_parent, const Inode& to_parent,
+                              const char* to_name);
+  struct LimitMove {
+    std::string from, to;
+  };
+  // Noted before a rename, for the case that it comes again.
+  enum class LimitGoes : uint32_t { nowhere, along, back };
+  std::optional<LimitMove> limit_move(const Inode& parent, std::string_view name, const Inode& new_parent,
+                                      std::string_view new_name, mode_t type) const;
+  std::optional<LimitMove> limit_that_follows(const Inode& parent, const char* name, const Inode& new_parent,
+                                              const char* new_name, const Victim& source,
+                                              const Victim* exchanged, LimitGoes* goes) const;
+  bool renamed_before(Inode& parent, const char* name, Inode& new_parent, const char* new_name);
   // False where something could not be looked at.
   bool move_below(int dir, AccountId from, Role role, AccountId account);
 
@@ -166,9 +180,9 @@ class Tree {
   std::mutex kernel_mutex_;
   Kernel kernel_;  // guarded by kernel_mutex_, which is held while it is called
   // --- taking over (tree_takeover.cpp) ---
-  InodePtr take_over_inode(int fd, uint64_t lookups);
   InodePtr take_over_path(Fd path, uint64_t lookups, uint32_t account);
-  void take_over_open(int fd);
+  Result<void> take_over_open(int fd);
+  Result<Fd> open_made_before(Entry& entry, int flags);
   std::vector<InodeTable::Doubtful>
       unknown_;  // that the kernel did not know when it was asked; of the settler's thread
   std::chrono::steady_clock::time_point ask_next_;

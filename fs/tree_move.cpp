@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "accounting/layout.hpp"
 #include "fs/handover.hpp"
 #include "fs/read_names.hpp"
 #include "fs/tree.hpp"
@@ -144,25 +143,18 @@ bool Tree::move_below(int dir, AccountId from, Role role, AccountId account) {
   return all;
 }
 
-bool Tree::renamed(Victim& victim, const Inode& from_parent, const Inode& to_parent, const char* to_name,
-                   bool exchanged, bool limit_moved) {
+// The account that what was renamed has left, if it has.
+std::optional<Tree::Left> Tree::renamed(Victim& victim, const Inode& from_parent, const Inode& to_parent,
+                                        const char* to_name) {
   const Charge* charge = table_.find_charge(victim.id);
-  if (charge == nullptr) return false;
+  if (charge == nullptr) return std::nullopt;
   const Role role = charge->role;
   const bool owns_account = role == Role::vm || role == Role::disk;
-  const bool yaml = charge->is_yaml;
   const AccountId from = owns_account ? charge->account : from_parent.charge.account;
   const Child child = child_of(to_parent.charge.role, to_parent.charge.account, to_name, victim.st.st_mode);
   moved(victim, from, child, to_name);
-  if (from == child.account) return false;
-  bool followed = false;
-  // A limit follows its VM, whether Lima renames the directory or moves lima.yaml to a new one.
-  if ((owns_account && role == child.role) || (yaml && child.is_yaml)) {
-    if (!limit_moved) followed = limits_.follow(ledger_.name(from), ledger_.name(child.account));
-    if (followed) InService::note_limit_moved();
-  }
-  if (!exchanged) accounts_.closed(role, from);
-  return followed;
+  if (from == child.account) return std::nullopt;
+  return Left{role, from};
 }
 
 // Renames in a full account may make directories grow by so much in all, until something fits again.
@@ -174,31 +166,72 @@ bool Tree::lend_for_rename(AccountId account) {
   return true;
 }
 
-// The scan found what a rename had done before its worker died, but for the limit, which is to go with its
-// VM.
-void Tree::follow_moved(const Inode& parent, std::string_view name, const Inode& new_parent,
-                        std::string_view new_name, mode_t type, bool exchanged) {
-  if (InService::limit_moved()) return;
-  const auto account = [&](const Inode& directory, std::string_view child) -> std::string {
-    const Role role = directory.charge.role;
-    switch (Accounts::role_of_child(role, child, type)) {
-      case Role::vm:
-        return std::string(child);
-      case Role::disk:
-        return account_of_disk(child);
-      default:
-        return Accounts::is_yaml(role, child) ? ledger_.name(directory.charge.account) : std::string();
-    }
+// Between which accounts a limit follows what is renamed: a VM or a disk takes its own along, whether Lima
+// renames the directory or moves lima.yaml to a new one.
+std::optional<Tree::LimitMove> Tree::limit_move(const Inode& parent, std::string_view name,
+                                                const Inode& new_parent, std::string_view new_name,
+                                                mode_t type) const {
+  const Role from = parent.charge.role;
+  const Role to = new_parent.charge.role;
+  LimitMove move{Accounts::own_account(from, name, type), Accounts::own_account(to, new_name, type)};
+  if (Accounts::is_yaml(from, name) && Accounts::is_yaml(to, new_name))
+    move = {ledger_.name(parent.charge.account), ledger_.name(new_parent.charge.account)};
+  else if (Accounts::role_of_child(from, name, type) != Accounts::role_of_child(to, new_name, type))
+    return std::nullopt;
+  if (move.from.empty() || move.from == move.to) return std::nullopt;
+  return move;
+}
+
+// Of two that are exchanged the one that has a limit gives it to the other's name; where both have one, each
+// stays with its name.
+std::optional<Tree::LimitMove> Tree::limit_that_follows(const Inode& parent, const char* name,
+                                                        const Inode& new_parent, const char* new_name,
+                                                        const Victim& source, const Victim* exchanged,
+                                                        LimitGoes* goes) const {
+  *goes = LimitGoes::nowhere;
+  const auto earlier = InService::earlier();
+  const auto follows = [&](const std::optional<LimitMove>& move, LimitGoes where) {
+    if (!move) return false;
+    const auto text = limits_.text(move->from);
+    const auto there = limits_.text(move->to);
+    // A worker that died may have left it under both names.
+    const bool prepared = earlier && earlier->third == static_cast<uint32_t>(where) && there == text;
+    return text && (!there || prepared);
   };
-  const std::string from = account(parent, name);
-  const std::string to = account(new_parent, new_name);
-  if (from.empty() || to.empty() || from == to) return;
-  if (limits_.follow(from, to) || (exchanged && limits_.follow(to, from))) InService::note_limit_moved();
+  auto along = limit_move(parent, name, new_parent, new_name, source.st.st_mode);
+  if (follows(along, LimitGoes::along)) {
+    *goes = LimitGoes::along;
+    return along;
+  }
+  auto back = exchanged == nullptr ? std::nullopt
+                                   : limit_move(new_parent, new_name, parent, name, exchanged->st.st_mode);
+  if (!follows(back, LimitGoes::back)) return std::nullopt;
+  *goes = LimitGoes::back;
+  return back;
+}
+
+// Whether a request that came again was carried out: then what it was to move is there, the scan found it
+// there, and only its limit may have yet to follow.
+bool Tree::renamed_before(Inode& parent, const char* name, Inode& new_parent, const char* new_name) {
+  const auto before = InService::earlier();
+  if (!before || before->first == before->second) return false;
+  const auto there = look_at(new_parent, new_name);
+  if (!there || there->id != before->first) return false;
+  std::optional<LimitMove> limit;
+  if (before->third == static_cast<uint32_t>(LimitGoes::along)) {
+    limit = limit_move(parent, name, new_parent, new_name, there->st.st_mode);
+  } else if (before->third == static_cast<uint32_t>(LimitGoes::back)) {
+    if (const auto other = look_at(parent, name))
+      limit = limit_move(new_parent, new_name, parent, name, other->st.st_mode);
+  }
+  if (limit) limits_.follow(limit->from, limit->to);
+  return true;
 }
 
 Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, const char* new_name,
                           unsigned flags) {
   const bool exchange = (flags & RENAME_EXCHANGE) != 0;
+  if (renamed_before(parent, name, new_parent, new_name)) return {};
   Reservation reservation;
   if (&parent == &new_parent) {
     // Inside a directory a rename is not refused, unless ever longer names would make it grow beyond all
@@ -226,25 +259,27 @@ Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, co
   }
   Victim source;
   Victim target;
+  std::optional<LimitMove> limit;
   {
     const LockedParents lock(parent, new_parent);
     auto found = look_at(parent, name);
-    auto there = look_at(new_parent, new_name);
-    // A request that came again may have been carried out: then what it was to move is there.
-    const auto before = InService::earlier();
-    if (before && before->first != before->second && there && there->id == before->first) {
-      follow_moved(parent, name, new_parent, new_name, there->st.st_mode, exchange);
-      return {};
-    }
     if (!found) return found.error();
     source = std::move(*found);
+    auto there = look_at(new_parent, new_name);
     if (!there && there.error().value != ENOENT) return there.error();
     if (there) target = std::move(*there);
-    InService::intend({source.id, target.id});
+    LimitGoes goes = LimitGoes::nowhere;
+    limit =
+        limit_that_follows(parent, name, new_parent, new_name, source, exchange ? &target : nullptr, &goes);
+    InService::intend({source.id, target.id, static_cast<uint32_t>(goes)});
+    if (limit) limits_.prepare_to_follow(limit->from, limit->to);
     if (target.id != 0 && !exchange) note_victim(target);
     const auto done =
         backing_.sys().renameat2(parent.path.get(), name, new_parent.path.get(), new_name, flags);
-    if (!done) return done;
+    if (!done) {
+      if (limit) limits_.stay(limit->from, limit->to);
+      return done;
+    }
     if (target.id == source.id) return {};  // two names of one file: nothing was done
     MeteredIo::Changes changes;
     if ((flags & RENAME_WHITEOUT) != 0) {
@@ -259,8 +294,10 @@ Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, co
     name_gone(std::move(target), new_parent.charge.account, &changes);
     ledger_.apply(changes.data(), changes.size());
   }
-  const bool followed = renamed(source, parent, new_parent, new_name, exchange);
-  if (exchange) renamed(target, new_parent, parent, name, true, followed);
+  const auto left = renamed(source, parent, new_parent, new_name);
+  if (exchange) (void)renamed(target, new_parent, parent, name);
+  if (limit) limits_.follow(limit->from, limit->to);
+  if (left && !exchange) accounts_.closed(left->role, left->account);
   accounts_.changed(parent.charge.role, parent.charge.account, name);
   accounts_.changed(new_parent.charge.role, new_parent.charge.account, new_name);
   return {};

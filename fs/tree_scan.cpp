@@ -60,11 +60,7 @@ void Tree::adopt(NodeId id, int dir, const std::string& name, const struct stat&
   auto path = sys.openat(dir, name.c_str(), O_PATH | O_NOFOLLOW, 0);
   if (!fd || !path) return;
   const InodePtr inode = table_.enter(id, std::move(*path), 0, "", [&](Inode& made) {
-    made.generation = generation_of(sys.file_handle(made.path.get(), ""));
-    made.device = st.st_dev;
-    made.type = S_IFREG;
-    made.size = static_cast<uint64_t>(st.st_size);
-    made.extents_at_most = static_cast<uint64_t>(st.st_blocks) * 512 / backing_.block() + 1;
+    describe(made, st, sys.file_handle(made.path.get(), ""));
   });
   {
     const std::lock_guard lock(inode->mutex);

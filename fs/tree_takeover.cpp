@@ -2,6 +2,7 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <ctime>
 
 #include "fs/handover.hpp"
@@ -42,12 +43,8 @@ InodePtr Tree::take_over_path(Fd path, uint64_t lookups, uint32_t account) {
     add_charge(id, child, "", path.get(), *st, &changes, handle);
     ledger_.apply(changes.data(), changes.size());
   }
-  InodePtr inode = table_.take_over(id, std::move(path), lookups, [&](Inode& made) {
-    made.generation = generation_of(handle);
-    made.device = st->st_dev;
-    made.type = st->st_mode & S_IFMT;
-    made.size = static_cast<uint64_t>(st->st_size);
-  });
+  InodePtr inode =
+      table_.take_over(id, std::move(path), lookups, [&](Inode& made) { describe(made, *st, handle); });
   const std::lock_guard lock(inode->mutex);
   if ((st->st_mode & (S_ISUID | S_ISGID)) != 0) inode->may_have_set_id = true;
   inode->gone = gone;
@@ -64,19 +61,23 @@ InodePtr Tree::take_over_path(Fd path, uint64_t lookups, uint32_t account) {
   return inode;
 }
 
-void Tree::take_over_open(int fd) {
-  Handover::Descriptor& descriptor = handover->descriptor(fd);
-  auto path = backing_.sys().openat(AT_FDCWD, ProcPath(fd).c_str(), O_PATH, 0);
-  if (!path) return;
-  // The kernel knows what it has open: its inode is there as a rule.
+// Each must be counted: it will be closed.
+Result<void> Tree::take_over_open(int fd) {
   const auto st = backing_.sys().fstat(fd);
-  InodePtr inode = st ? table_.find(table_.id_of(st->st_dev, st->st_ino)) : nullptr;
-  if (!inode) inode = take_over_path(std::move(*path), 0, 0);
-  if (!inode) return;
+  if (!st) return st.error();
+  // The kernel knows what it has open: its inode is there as a rule.
+  InodePtr inode = table_.find(table_.id_of(st->st_dev, st->st_ino));
+  if (!inode) {
+    auto path = backing_.sys().openat(AT_FDCWD, ProcPath(fd).c_str(), O_PATH, 0);
+    if (!path) return path.error();
+    inode = take_over_path(std::move(*path), 0, 0);
+    if (!inode) return Errno{EIO};
+  }
   const std::lock_guard lock(inode->open_mutex);
   ++inode->opens;
-  inode->direct = descriptor.use() == DescriptorUse::direct_file;
+  inode->direct = handover->descriptor(fd).use() == DescriptorUse::direct_file;
   inode->cache_is_stale = true;
+  return {};
 }
 
 void Tree::never_known(int fd) {
@@ -84,28 +85,60 @@ void Tree::never_known(int fd) {
   if (const InodePtr inode = st ? table_.find(table_.id_of(st->st_dev, st->st_ino)) : nullptr) closed(inode);
 }
 
-void Tree::take_over(const std::vector<int>& descriptors) {
-  const auto is_inode = [](int fd) { return handover->descriptor(fd).use() == DescriptorUse::inode; };
+Result<void> Tree::take_over(const std::vector<int>& descriptors) {
   std::vector<InodePtr> inodes;
+  std::vector<int> open;
   for (const int fd : descriptors) {
-    if (!is_inode(fd)) continue;
     Handover::Descriptor& descriptor = handover->descriptor(fd);
+    if (descriptor.use() != DescriptorUse::inode) {
+      open.push_back(fd);
+      continue;
+    }
     const uint64_t lookups = descriptor.lookups;
     const uint32_t account = descriptor.account;
     // Until it is in the table again it stays noted: this worker may die as well.
     if (InodePtr inode = take_over_path(Fd(fd), lookups, account)) inodes.push_back(std::move(inode));
   }
-  for (const int fd : descriptors) {
-    if (!is_inode(fd)) take_over_open(fd);
+  for (const int fd : open) {
+    if (const auto taken = take_over_open(fd); !taken) return taken;
   }
   for (const InodePtr& inode : inodes) {
     {
       const std::lock_guard lock(inode->mutex);
       table_.mark_dying(*inode);
+      if (inode->gone && inode->opens == 0) settler_.remove(*inode);
     }
     forget(inode->id, 0);
   }
   ask_next_ = std::chrono::steady_clock::now() + ask_interval;
+  return {};
+}
+
+// For a CREATE that came again. The file's mode may forbid to open it once more. As a rule it is open still;
+// else the worker died before it could note what it had opened, and the mode is changed for a moment, which
+// is noted for the case that this one dies, too.
+Result<Fd> Tree::open_made_before(Entry& entry, int flags) {
+  if (Fd fd = InService::opened_before()) return fd;
+  constexpr uint32_t noted = S_IFREG;
+  const ProcPath path(entry.inode->path.get());
+  const auto earlier = InService::earlier();
+  bool changed = earlier && (earlier->third & noted) != 0;
+  const mode_t mode = (changed ? earlier->third : entry.st.st_mode) & 07777;
+  auto fd = backing_.open(AT_FDCWD, path.c_str(), flags);
+  if (!fd && fd.error().value == EACCES) {
+    InService::intend({0, 0, noted | mode});
+    changed = true;
+    const auto opened_up = backing_.sys().chmod(entry.inode->path.get(), mode | S_IRUSR | S_IWUSR);
+    if (!opened_up) return opened_up.error();
+    fd = backing_.open(AT_FDCWD, path.c_str(), flags);
+  }
+  if (changed) {
+    const auto back = backing_.sys().chmod(entry.inode->path.get(), mode);
+    if (!back) return back.error();
+    entry.st.st_mode = S_IFREG | mode;
+  }
+  if (fd) InService::note_opened(fd->get());  // now that its mode is what it was
+  return fd;
 }
 
 // Unknown is an inode that the kernel twice does not know, while nobody looked it up.

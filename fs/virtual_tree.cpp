@@ -28,8 +28,6 @@ VirtualTree::VirtualTree(UsageFiles& usage, QuotaFiles& quota, uid_t uid, gid_t 
     : usage_(usage), quota_(quota), uid_(uid), gid_(gid) {
   constexpr unsigned restart_shift = 40;
   next_handle_ = handover == nullptr ? 0 : uint64_t{handover->restarts} << restart_shift;
-  (void)id_of(std::string(usage_directory));
-  (void)id_of(std::string(quota_directory));
 }
 
 VirtualTree::Kind VirtualTree::kind(std::string_view path) const {

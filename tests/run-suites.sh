@@ -112,7 +112,7 @@ run_gtest "unit tests" "$build/unit_tests"
 
 open_dev_fuse
 install -d -m 755 "$bin"
-install -m 755 "$build/limaquota" "$build/mount_tests" "$bin"
+install -m 755 "$build/limaquota" "$build/mount_tests" "$build/fault_tests" "$build/limaquota_faulty" "$bin"
 mkdir -p "$bin/source/tests"
 cp -r "$here/../mount-helpers" "$bin/source"
 cp -r "$here/harness" "$here/vm" "$here/commands" "$here/install" "$bin/source/tests"
@@ -157,6 +157,11 @@ if [ "$preset" = release ]; then
     echo "skipped: over io_uring: the kernel does not offer it (/sys/module/fuse/parameters/enable_uring)"
     echo "0 0 1" >>"$work/counts"
   fi
+fi
+if [ -z "${LIMAQUOTA_FILTER:-}" ]; then
+  # What the daemon may do to its files, root may always.
+  LIMAQUOTA_FILTER=Kill lane "kills, by an ordinary user too" ext4 \
+    "${as_nobody[@]}" "$bin/fault_tests" 2>&1 | sed -u 's/^/kills: /' &
 fi
 run_gtest "fault tests" "$build/fault_tests" 2>&1 | sed -u 's/^/faults: /' &
 # Where a wrong access shows; with the time that the others leave. Other inputs every night.

@@ -19,9 +19,9 @@ std::string name_of(const ::testing::TestParamInfo<FaultCase>& test) {
   return name;
 }
 
-std::vector<FaultCase> on_all(const std::vector<std::string>& kinds) {
+std::vector<FaultCase> on(const std::vector<Filesystem>& filesystems, const std::vector<std::string>& kinds) {
   std::vector<FaultCase> cases;
-  for (const char* filesystem : {"tmpfs", "ext4", "xfs"})
+  for (const Filesystem& filesystem : tested(filesystems))
     for (const std::string& kind : kinds) cases.push_back({filesystem, kind});
   return cases;
 }

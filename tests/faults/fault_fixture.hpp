@@ -25,8 +25,12 @@ inline void PrintTo(const FaultCase& fault, std::ostream* out) {
 }
 // "late EIO" on pwrite, one in 20, on ext4: "ext4_pwrite_late_EIO_20".
 std::string name_of(const ::testing::TestParamInfo<FaultCase>& test);
-// Every kind on tmpfs, ext4 and XFS.
-std::vector<FaultCase> on_all(const std::vector<std::string>& kinds);
+// Every kind on each of these that is to be tested.
+std::vector<FaultCase> on(const std::vector<mount_tests::Filesystem>& filesystems,
+                          const std::vector<std::string>& kinds);
+inline std::vector<FaultCase> on_all(const std::vector<std::string>& kinds) {
+  return on({"tmpfs", "ext4", "xfs"}, kinds);
+}
 
 // A fresh home, mounted without faults; used == du and the end of the mount are checked at the end.
 class FaultTest : public ::testing::TestWithParam<FaultCase> {

@@ -1,5 +1,4 @@
-// fault_tests [GoogleTest options]: as root, in a mount namespace and on filesystems of its own, with
-// limaquota_faulty beside this binary.
+// fault_tests [GoogleTest options]: as mount_tests, with limaquota_faulty, which lies beside this binary.
 #include <cstdlib>
 #include <filesystem>
 
@@ -9,5 +8,5 @@ int main(int argc, char** argv) {
   const auto beside = std::filesystem::read_symlink("/proc/self/exe").parent_path();
   ::setenv("LIMAQUOTA_BINARY", (beside / "limaquota_faulty").c_str(), 1);
   using namespace limaquota::mount_tests;
-  return main_of_tests(argc, argv, run_tests_on_own_backings);
+  return main_of_tests(argc, argv);
 }

@@ -1,17 +1,38 @@
 #include "tests/faults/faulty_sys.hpp"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
+#include <filesystem>
 #include <fstream>
+#include <thread>
 #include <utility>
+
+#include "fs/handover.hpp"
 
 namespace limaquota {
 namespace {
 
 using namespace std::chrono_literals;
 constexpr auto read_again_after = 5ms;
+
+// In a signal handler: the thread is held until the process ends.
+void hold(int /*signal*/) {
+  for (;;) ::pause();
+}
+
+[[noreturn]] void hang() {
+  std::signal(SIGRTMIN, hold);
+  const std::string tasks = "/proc/self/task";
+  for (const auto& task : std::filesystem::directory_iterator(tasks)) {
+    const pid_t thread = std::stoi(task.path().filename());
+    if (thread != ::gettid()) (void)::tgkill(::getpid(), thread, SIGRTMIN);
+  }
+  for (;;) ::pause();
+}
 
 Errno errno_named(std::string_view name) {
   if (name == "ENOSPC") return Errno{ENOSPC};
@@ -23,7 +44,7 @@ Errno errno_named(std::string_view name) {
 }  // namespace
 
 FaultySys::FaultySys(std::string control_file, uint64_t seed)
-    : control_file_(std::move(control_file)), random_(seed) {
+    : control_file_(std::move(control_file)), seed_(seed) {
   read_control_file();
 }
 
@@ -37,13 +58,7 @@ void FaultySys::read_control_file() {
     if (first == std::string::npos || second == std::string::npos) continue;
     Rule rule;
     rule.call = line.substr(0, first);
-    std::string fault = line.substr(first + 1, second - first - 1);
-    rule.fault.when = fault == "short" ? When::halfway : When::before;
-    if (fault.starts_with("late ")) {
-      rule.fault.when = When::after;
-      fault = fault.substr(5);
-    }
-    rule.fault.error = errno_named(fault);
+    rule.fault = fault_named(std::string_view(line).substr(first + 1, second - first - 1));
     rule.one_in = static_cast<unsigned>(std::stoul(line.substr(second + 1)));
     rules_.push_back(std::move(rule));
   }
@@ -51,8 +66,36 @@ void FaultySys::read_control_file() {
   told_ = injected_;
 }
 
+FaultySys::Fault FaultySys::fault_named(std::string_view text) {
+  Fault fault;
+  fault.when = text == "short" ? When::halfway : When::before;
+  constexpr std::string_view late = "late ";
+  if (text.starts_with(late)) {
+    fault.when = When::after;
+    text.remove_prefix(late.size());
+  }
+  if (text == "kill") fault.what = What::kill;
+  if (text == "hang") fault.what = What::hang;
+  if (text == "slow") fault.what = What::slow;
+  fault.error = errno_named(text);
+  return fault;
+}
+
+void FaultySys::suffer(Fault& fault) {
+  if (fault.what == What::error) return;
+  if (fault.what == What::hang) hang();
+  if (fault.what == What::kill && handover != nullptr && handover->serving_since != 0)
+    ::kill(::getpid(), SIGKILL);
+  if (fault.what == What::slow) std::this_thread::sleep_for(3s);
+  fault.when = When::never;
+}
+
 FaultySys::Fault FaultySys::next(std::string_view call) {
   const std::lock_guard lock(mutex_);
+  if (process_ != ::getpid()) {
+    process_ = ::getpid();
+    random_.seed(seed_ + static_cast<uint64_t>(process_));
+  }
   if (std::chrono::steady_clock::now() - read_at_ >= read_again_after) read_control_file();
   for (const Rule& rule : rules_) {
     if (rule.call != call || rule.one_in == 0 || random_() % rule.one_in != 0) continue;
@@ -64,16 +107,27 @@ FaultySys::Fault FaultySys::next(std::string_view call) {
 
 template <class Call>
 auto FaultySys::with_fault(std::string_view name, Call call) -> decltype(call()) {
-  const Fault fault = next(name);
+  Fault fault = next(name);
+  if (fault.when == When::before) suffer(fault);
   if (fault.when == When::never || fault.when == When::halfway) return call();
-  if (fault.when == When::after) (void)!call();
-  return fault.error;
+  if (fault.when == When::before) return fault.error;
+  auto done = call();
+  // What failed would fail again and again.
+  if (fault.what == What::kill && !done) return done;
+  suffer(fault);
+  return fault.when == When::never ? std::move(done) : fault.error;
 }
 
 template <class Call>
 Result<size_t> FaultySys::counted_with_fault(std::string_view name, size_t size, Call call) {
-  const Fault fault = next(name);
+  Fault fault = next(name);
+  if (fault.when == When::before) suffer(fault);
   if (fault.when == When::never) return call(size);
+  if (fault.what == What::kill) {
+    const auto done = call(size);
+    suffer(fault);
+    return done;
+  }
   if (fault.when == When::halfway) return call(std::max<size_t>(1, size / 2));
   if (fault.when == When::after) (void)!call(std::max<size_t>(1, size / 2));
   return fault.error;
@@ -138,6 +192,10 @@ Result<struct statvfs> FaultySys::fstatvfs(int fd) {
   return with_fault("fstatvfs", [&] { return Sys::fstatvfs(fd); });
 }
 
+Result<void> FaultySys::chmod(int fd, mode_t mode) {
+  return with_fault("chmod", [&] { return Sys::chmod(fd, mode); });
+}
+
 Result<void> FaultySys::setxattr(int fd, const char* name, const void* value, size_t size, int flags) {
   return with_fault("setxattr", [&] { return Sys::setxattr(fd, name, value, size, flags); });
 }
@@ -148,6 +206,10 @@ Result<void> FaultySys::removexattr(int fd, const char* name) {
 
 Result<void> FaultySys::mkdirat(int dir, const char* name, mode_t mode) {
   return with_fault("mkdirat", [&] { return Sys::mkdirat(dir, name, mode); });
+}
+
+Result<void> FaultySys::mknodat(int dir, const char* name, mode_t mode, dev_t device) {
+  return with_fault("mknodat", [&] { return Sys::mknodat(dir, name, mode, device); });
 }
 
 Result<void> FaultySys::symlinkat(const char* target, int dir, const char* name) {

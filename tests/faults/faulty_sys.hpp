@@ -15,9 +15,12 @@ namespace limaquota {
 
 // The control file holds lines `CALL:FAULT:N`: one CALL in N fails. FAULT is an errno's name (EIO, ENOSPC,
 // EINTR, EDQUOT): the call does nothing and fails; with `late ` before it (late EIO): the call does its work
-// and fails nevertheless, a write half of it; or `short`: a read, write or copy does half. CALL is the name
-// of a function of Sys, and for openat one of openat_path (O_PATH), openat_create, openat_write, openat_read.
-// The file is read again every 5 ms; empty or absent: no faults. `<file>.count` says how many were injected.
+// and fails nevertheless, a write half of it; or `short`: a read, write or copy does half. `kill` ends the
+// process by SIGKILL instead of the call, `late kill` after it where it succeeded, both only once the worker
+// serves; `hang` holds all its threads for ever; `slow` has the call take three seconds. CALL is the name of a
+// function of Sys, and for openat one of openat_path (O_PATH), openat_create, openat_write, openat_read.
+// The file is read again every 5 ms; empty or absent: no faults. `<file>.count` says how many were injected
+// that did not end the process.
 // Thread safety: as Sys.
 class FaultySys : public Sys {
  public:
@@ -36,9 +39,11 @@ class FaultySys : public Sys {
   Result<struct stat> fstat(int fd) override;
   Result<struct stat> fstatat(int dir, const char* name, int flags) override;
   Result<struct statvfs> fstatvfs(int fd) override;
+  Result<void> chmod(int fd, mode_t mode) override;
   Result<void> setxattr(int fd, const char* name, const void* value, size_t size, int flags) override;
   Result<void> removexattr(int fd, const char* name) override;
   Result<void> mkdirat(int dir, const char* name, mode_t mode) override;
+  Result<void> mknodat(int dir, const char* name, mode_t mode, dev_t device) override;
   Result<void> symlinkat(const char* target, int dir, const char* name) override;
   Result<void> linkat(int fd, int dir, const char* name) override;
   Result<void> unlinkat(int dir, const char* name, int flags) override;
@@ -51,8 +56,10 @@ class FaultySys : public Sys {
 
  private:
   enum class When { never, before, after, halfway };
+  enum class What { error, kill, hang, slow };
   struct Fault {
     When when = When::never;
+    What what = What::error;
     Errno error;
   };
   struct Rule {
@@ -61,7 +68,10 @@ class FaultySys : public Sys {
     unsigned one_in = 0;
   };
 
+  static Fault fault_named(std::string_view text);
   Fault next(std::string_view call);
+  // Does what is no error; then `fault` says how the call goes on.
+  static void suffer(Fault& fault);
   void read_control_file();
   template <class Call>
   auto with_fault(std::string_view name, Call call) -> decltype(call());
@@ -70,7 +80,9 @@ class FaultySys : public Sys {
 
   const std::string control_file_;
   std::mutex mutex_;
+  const uint64_t seed_;
   // guarded by mutex_
+  pid_t process_ = 0;  // whose random numbers they are: each worker has its own
   std::mt19937_64 random_;
   std::vector<Rule> rules_;
   std::chrono::steady_clock::time_point read_at_;

@@ -15,16 +15,13 @@
 #include <new>
 #include <string_view>
 
+#include "tests/environment.hpp"
+
 namespace limaquota::fuzz {
 namespace {
 
 constexpr unsigned longest_seconds =
     60;  // for one input: a thousand times what any takes, so not a test of speed
-
-uint64_t environment_number(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr || *text == '\0' ? otherwise : std::strtoull(text, nullptr, 10);
-}
 
 // What the process that checks tells the one that waits for it, also by dying.
 struct Record {

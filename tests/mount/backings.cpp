@@ -127,6 +127,8 @@ bool prepare_backings(const fs::path& directory) {
   return any;
 }
 
+namespace {
+
 int run_tests_on_own_backings() {
   if (!as_root()) throw std::runtime_error("only root can prepare the backing filesystems");
   if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
@@ -146,11 +148,14 @@ int run_tests_on_own_backings() {
   return status;
 }
 
-int main_of_tests(int argc, char** argv, int (*run_tests)()) {
+}  // namespace
+
+int main_of_tests(int argc, char** argv) {
   ::signal(SIGPIPE, SIG_IGN);
   try {
     ::testing::InitGoogleTest(&argc, argv);
-    return ::testing::GTEST_FLAG(list_tests) ? RUN_ALL_TESTS() : run_tests();
+    const bool prepared = std::getenv("LIMAQUOTA_TEST_DIR") != nullptr;
+    return ::testing::GTEST_FLAG(list_tests) || prepared ? RUN_ALL_TESTS() : run_tests_on_own_backings();
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s: %s\n", argv[0], e.what());
     return 2;

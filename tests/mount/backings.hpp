@@ -29,10 +29,9 @@ std::string why_not_prepared(const Filesystem& filesystem);
 // and the loop devices clear themselves, so the end of the mount namespace is the end of everything. False
 // where none could be made.
 bool prepare_backings(const std::filesystem::path& directory);
-// As root, for a binary started by itself: prepares a directory below LIMAQUOTA_SCRATCH (else /var/tmp) in a
-// new mount namespace of this process, runs all tests there and removes it. The tests' exit status.
-int run_tests_on_own_backings();
-// main() of a binary of such tests: GoogleTest's options are read; listing tests needs no backing.
-int main_of_tests(int argc, char** argv, int (*run_tests)());
+// main() of a binary of such tests: GoogleTest's options are read, and all tests run on what
+// LIMAQUOTA_TEST_DIR names. As root and without it: on filesystems of their own, below LIMAQUOTA_SCRATCH
+// (else /var/tmp), in a new mount namespace of this process. Listing tests needs no backing.
+int main_of_tests(int argc, char** argv);
 
 }  // namespace limaquota::mount_tests

@@ -22,11 +22,6 @@ bool slow_build() {
 #endif
 }
 
-uint64_t environment_number(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr || *text == '\0' ? otherwise : std::strtoull(text, nullptr, 10);
-}
-
 Scratch::Scratch(const Filesystem& filesystem) {
   static int count = 0;
   const fs::path own =

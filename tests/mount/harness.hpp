@@ -20,6 +20,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/environment.hpp"
 #include "tests/mount/files.hpp"
 
 namespace limaquota::mount_tests {
@@ -37,8 +38,6 @@ std::vector<Filesystem> tested(const std::vector<Filesystem>& filesystems);
 bool as_root();
 // True under a sanitizer, where a test that merely takes long should do less.
 bool slow_build();
-// The value of an environment variable as a number, or `otherwise`.
-uint64_t environment_number(const char* name, uint64_t otherwise);
 
 // A directory of a test's own on a backing filesystem, removed at the end.
 class Scratch {

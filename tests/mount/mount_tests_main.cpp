@@ -2,7 +2,6 @@
 // mount_tests [GoogleTest options]  runs the tests on what LIMAQUOTA_TEST_DIR names; as root without it, on
 //                                   filesystems of its own in a mount namespace
 // LIMAQUOTA_BINARY names the command to test; otherwise it is `limaquota` beside this binary.
-#include <cstdlib>
 #include <cstring>
 
 #include "tests/mount/backings.hpp"
@@ -10,6 +9,5 @@
 int main(int argc, char** argv) {
   using namespace limaquota::mount_tests;
   if (argc == 3 && std::strcmp(argv[1], "--prepare") == 0) return prepare_backings(argv[2]) ? 0 : 1;
-  const bool prepared = std::getenv("LIMAQUOTA_TEST_DIR") != nullptr;
-  return main_of_tests(argc, argv, prepared ? [] { return RUN_ALL_TESTS(); } : run_tests_on_own_backings);
+  return main_of_tests(argc, argv);
 }

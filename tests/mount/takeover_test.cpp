@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,10 +12,11 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
-#include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <random>
 #include <thread>
+#include <vector>
 
 #include "tests/mount/harness.hpp"
 #include "tests/mount/worker_killer.hpp"
@@ -27,17 +29,15 @@ using namespace std::chrono_literals;
 class TakeoverTest : public MountTest {
  protected:
   void SetUp() override {
-    if (const char* options = std::getenv("LIMAQUOTA_MOUNT_OPTIONS"); options != nullptr)
-      GTEST_SKIP() << "over io_uring nobody takes over";
+    if (!workers_are_replaced()) GTEST_SKIP() << "over io_uring nobody takes over";
     MountTest::SetUp();
-    home().expect_log("the worker was ended by signal 9: another one takes over");
+    home().expect_log(worker_replaced);
   }
 
   // Kills the worker, and waits for the next one to answer.
-  void kill_worker() {
+  void replace_worker() {
     const pid_t worker = home().worker();
-    ASSERT_GT(worker, 0);
-    ASSERT_EQ(errno_of(::kill(worker, SIGKILL)), 0);
+    ASSERT_TRUE(kill_worker(home()));
     EXPECT_TRUE(eventually([&] { return home().worker() != worker; }, 30));
     (void)home().usage("_host");
   }
@@ -54,7 +54,7 @@ TEST_P(TakeoverTest, OpenFilesGoOn) {
   ASSERT_EQ(errno_of(::flock(disk.get(), LOCK_EX)), 0);
   const Fd listing(::open(vm.c_str(), O_RDONLY | O_DIRECTORY));
   const uint64_t used = home().used("vm");
-  kill_worker();
+  replace_worker();
   EXPECT_EQ(home().figure("_host", "worker_restarts"), 1U);
   EXPECT_EQ(home().figure("_host", "worker_pid"), static_cast<uint64_t>(home().worker()));
   EXPECT_EQ(home().figure("_host", "supervisor_pid"), static_cast<uint64_t>(home().daemon()));
@@ -79,39 +79,47 @@ TEST_P(TakeoverTest, WhatIsClosedAfterwardsComesBack) {
     const Fd unlinked = create_file(vm / "unlinked");
     ASSERT_EQ(write_range(unlinked.get(), 0, MiB).error, 0);
     ASSERT_EQ(errno_of(::unlink((vm / "unlinked").c_str())), 0);
-    for (int i = 0; i < 3; ++i) kill_worker();
+    for (int i = 0; i < 3; ++i) replace_worker();
     EXPECT_GE(home().used("vm"), MiB);
   }
   EXPECT_TRUE(home().comes_to_rest("vm"));
+}
+
+TEST_P(TakeoverTest, AFileThatNobodyMayOpenComesToRest) {
+  const fs::path vm = home().make_vm("vm");
+  {
+    const Fd closed(::open((vm / "closed").c_str(), O_RDWR | O_CREAT | O_EXCL, 0));
+    ASSERT_EQ(write_scattered(closed.get(), 0, 16 * MiB, 4 * KiB, 32 * KiB).error, 0);
+  }
+  replace_worker();
+  EXPECT_TRUE(home().comes_to_rest("vm", 10));
 }
 
 TEST_P(TakeoverTest, NamesAreMadeOnceAndNoErrorIsSeen) {
   const fs::path vm = home().make_vm("vm");
   const uint64_t rounds = environment_number("LIMAQUOTA_TAKEOVER_ROUNDS", slow_build() ? 100 : 300);
   WorkerKiller killer(home());
-  {
-    for (uint64_t i = 0; !killer.enough(i, rounds) && !HasFailure(); ++i) {
-      const fs::path a = vm / ("a" + std::to_string(i));
-      const fs::path b = vm / ("b" + std::to_string(i));
-      const fs::path c = vm / ("c" + std::to_string(i));
-      const fs::path d = vm / ("d" + std::to_string(i));
-      const Fd fd(::open(a.c_str(), O_RDWR | O_CREAT | O_EXCL, 0400));
-      ASSERT_TRUE(fd) << i << ": " << std::strerror(errno);
-      ASSERT_EQ(write_range(fd.get(), 0, 8 * KiB).error, 0) << i;
-      ASSERT_EQ(errno_of(::link(a.c_str(), b.c_str())), 0) << i;
-      ASSERT_EQ(errno_of(::mkdir(c.c_str(), 0755)), 0) << i;
-      ASSERT_EQ(errno_of(::symlink("a", d.c_str())), 0) << i;
-      ASSERT_EQ(errno_of(::renameat2(AT_FDCWD, c.c_str(), AT_FDCWD, d.c_str(), RENAME_EXCHANGE)), 0) << i;
-      struct stat st {};
-      ASSERT_EQ(errno_of(::lstat(c.c_str(), &st)), 0) << i;
-      ASSERT_TRUE(S_ISLNK(st.st_mode)) << i << ": exchanged twice";
-      ASSERT_EQ(errno_of(::rename(a.c_str(), (c.string() + "x").c_str())), 0) << i;
-      ASSERT_EQ(errno_of(::unlink(b.c_str())), 0) << i;
-      ASSERT_EQ(errno_of(::unlink(c.c_str())), 0) << i;
-      ASSERT_EQ(errno_of(::rmdir(d.c_str())), 0) << i;
-      ASSERT_TRUE(has_pattern(fd.get(), 0, 8 * KiB)) << i;
-      ASSERT_EQ(errno_of(::unlink((c.string() + "x").c_str())), 0) << i;
-    }
+  for (uint64_t i = 0; !killer.enough(i, rounds) && !HasFailure(); ++i) {
+    const fs::path a = vm / ("a" + std::to_string(i));
+    const fs::path b = vm / ("b" + std::to_string(i));
+    const fs::path c = vm / ("c" + std::to_string(i));
+    const fs::path d = vm / ("d" + std::to_string(i));
+    const Fd fd(::open(a.c_str(), O_RDWR | O_CREAT | O_EXCL, 0400));
+    ASSERT_TRUE(fd) << i << ": " << std::strerror(errno);
+    ASSERT_EQ(write_range(fd.get(), 0, 8 * KiB).error, 0) << i;
+    ASSERT_EQ(errno_of(::link(a.c_str(), b.c_str())), 0) << i;
+    ASSERT_EQ(errno_of(::mkdir(c.c_str(), 0755)), 0) << i;
+    ASSERT_EQ(errno_of(::symlink("a", d.c_str())), 0) << i;
+    ASSERT_EQ(errno_of(::renameat2(AT_FDCWD, c.c_str(), AT_FDCWD, d.c_str(), RENAME_EXCHANGE)), 0) << i;
+    struct stat st {};
+    ASSERT_EQ(errno_of(::lstat(c.c_str(), &st)), 0) << i;
+    ASSERT_TRUE(S_ISLNK(st.st_mode)) << i << ": exchanged twice";
+    ASSERT_EQ(errno_of(::rename(a.c_str(), (c.string() + "x").c_str())), 0) << i;
+    ASSERT_EQ(errno_of(::unlink(b.c_str())), 0) << i;
+    ASSERT_EQ(errno_of(::unlink(c.c_str())), 0) << i;
+    ASSERT_EQ(errno_of(::rmdir(d.c_str())), 0) << i;
+    ASSERT_TRUE(has_pattern(fd.get(), 0, 8 * KiB)) << i;
+    ASSERT_EQ(errno_of(::unlink((c.string() + "x").c_str())), 0) << i;
   }
   EXPECT_GE(killer.stop(), 5U);
   EXPECT_TRUE(home().comes_to_rest("vm", 30));
@@ -160,39 +168,178 @@ TEST_P(TakeoverTest, LimitsAreSetWhateverHappens) {
 
 LIMAQUOTA_ON_ALL(TakeoverTest);
 
-class HangingWorkerTest : public TakeoverTest {
+// Not by a fault of its own: it is neither dead nor does it hang.
+class HeldWorkerTest : public TakeoverTest {};
+
+TEST_P(HeldWorkerTest, IsLeftToItsDebugger) {
+  const pid_t worker = home().worker();
+  std::vector<pid_t> threads;
+  for (const auto& task : fs::directory_iterator("/proc/" + std::to_string(worker) + "/task"))
+    threads.push_back(std::stoi(task.path().filename()));
+  for (const pid_t thread : threads) {
+    ASSERT_EQ(errno_of(::ptrace(PTRACE_SEIZE, thread, nullptr, nullptr)), 0);
+    ASSERT_EQ(errno_of(::ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr)), 0);
+  }
+  std::this_thread::sleep_for(13s);
+  for (const pid_t thread : threads) {
+    ASSERT_EQ(::waitpid(thread, nullptr, __WALL), thread);
+    EXPECT_EQ(errno_of(::ptrace(PTRACE_DETACH, thread, nullptr, nullptr)), 0);
+  }
+  EXPECT_EQ(home().figure("_host", "worker_restarts"), 0U);
+  EXPECT_EQ(home().worker(), worker);
+}
+
+LIMAQUOTA_ON(HeldWorkerTest, "ext4");
+
+// As most systems have it: 1024 descriptors, until a process asks for more.
+class SoftLimitTest : public TakeoverTest {
  protected:
-  // Holds every thread of the worker, as a deadlock would, without stopping it as a suspended session does.
-  void hold_worker() {
-    const pid_t worker = home().worker();
-    for (const auto& task : fs::directory_iterator("/proc/" + std::to_string(worker) + "/task")) {
-      const pid_t thread = std::stoi(task.path().filename());
-      ASSERT_EQ(::ptrace(PTRACE_SEIZE, thread, nullptr, nullptr), 0) << std::strerror(errno);
-      ASSERT_EQ(::ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr), 0) << std::strerror(errno);
-    }
+  static constexpr int files = 1500;
+  void prepare(const fs::path& home) override {
+    fs::create_directory(home / "vm");
+    for (int i = 0; i < files; ++i) ASSERT_EQ(write_text(name(home, i), "text"), 0);
+  }
+  void SetUp() override {
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+    rlimit soft = before;
+    soft.rlim_cur = 1024;
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &soft), 0);
+    TakeoverTest::SetUp();
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+    if (before.rlim_max < 2 * files) GTEST_SKIP() << "the hard limit is " << before.rlim_max;
+  }
+  static fs::path name(const fs::path& home, int i) { return home / "vm" / ("file" + std::to_string(i)); }
+};
+
+TEST_P(SoftLimitTest, MoreDescriptorsThanThatAreTakenOver) {
+  std::vector<Fd> open;
+  for (int i = 0; i < files; ++i) {
+    open.emplace_back(::open(name(mount(), i).c_str(), O_RDONLY));
+    ASSERT_TRUE(open.back()) << i << ": " << std::strerror(errno);
+  }
+  for (int round = 0; round < 2; ++round) {
+    replace_worker();
+    char byte = 0;
+    for (int i = 0; i < files; ++i)
+      ASSERT_EQ(::pread(open[i].get(), &byte, 1, 0), 1) << i << std::strerror(errno);
+    struct stat st {};
+    for (int i = 0; i < files; ++i) ASSERT_EQ(errno_of(::fstat(open[i].get(), &st)), 0) << i;
+  }
+}
+
+LIMAQUOTA_ON(SoftLimitTest, "ext4");
+
+// Hardly any: the worker has used all that it may when it dies.
+class FewDescriptorsTakenOverTest : public TakeoverTest {
+ protected:
+  static constexpr rlim_t few = 256;
+  void prepare(const fs::path& home) override {
+    fs::create_directory(home / "vm");
+    for (rlim_t i = 0; i < few; ++i) ASSERT_EQ(write_text(name(home, i), "text"), 0);
+  }
+  void SetUp() override {
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+    const rlimit limit{few, before.rlim_max};
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+    TakeoverTest::SetUp();
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+    if (!home_) return;
+    const rlimit hard{few, few};
+    ASSERT_EQ(errno_of(::prlimit(home().daemon(), RLIMIT_NOFILE, &hard, nullptr)), 0);
+    replace_worker();
+  }
+  static fs::path name(const fs::path& home, rlim_t i) { return home / "vm" / ("file" + std::to_string(i)); }
+};
+
+TEST_P(FewDescriptorsTakenOverTest, WhatIsOpenGoesOn) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the undefined-behaviour sanitizer needs descriptors of its own";
+#endif
+  std::vector<Fd> open;
+  int error = 0;
+  for (rlim_t i = 0; error == 0 && i < few; ++i) {
+    Fd fd(::open(name(mount(), i).c_str(), O_RDONLY));
+    error = fd ? 0 : errno;
+    if (fd) open.push_back(std::move(fd));
+  }
+  EXPECT_EQ(error, EMFILE);
+  replace_worker();
+  char byte = 0;
+  for (const Fd& fd : open) ASSERT_EQ(::pread(fd.get(), &byte, 1, 0), 1) << std::strerror(errno);
+}
+
+LIMAQUOTA_ON(FewDescriptorsTakenOverTest, "ext4");
+
+// Some that start others do not care for their children's end, and hand that on.
+class IgnoredChildrenTest : public TakeoverTest {
+ protected:
+  void SetUp() override {
+    struct sigaction ignore {};
+    struct sigaction before {};
+    ignore.sa_handler = SIG_IGN;
+    ASSERT_EQ(::sigaction(SIGCHLD, &ignore, &before), 0);
+    TakeoverTest::SetUp();
+    ASSERT_EQ(::sigaction(SIGCHLD, &before, nullptr), 0);
   }
 };
 
-TEST_P(HangingWorkerTest, IsReplaced) {
-  home().expect_log("the worker has not answered for 10 s: it is ended, for another one to take over");
-  const fs::path vm = home().make_vm("vm");
-  const Fd disk = create_file(vm / "disk");
-  const pid_t worker = home().worker();
-  hold_worker();
-  std::thread writer([&] { EXPECT_EQ(write_range(disk.get(), 0, MiB).error, 0); });
-  EXPECT_TRUE(eventually(
-      [&] {
-        // It is this process's to wait for as well, before its parent hears of its end.
-        while (::waitpid(-1, nullptr, __WALL | WNOHANG) > 0) {
-        }
-        return home().worker() != worker;
-      },
-      60));
-  writer.join();
+TEST_P(IgnoredChildrenTest, ADeathIsNoticed) {
+  replace_worker();
   EXPECT_EQ(home().figure("_host", "worker_restarts"), 1U);
 }
 
-LIMAQUOTA_ON(HangingWorkerTest, "ext4");
+LIMAQUOTA_ON(IgnoredChildrenTest, "ext4");
+
+// A worker that dies while the mount begins.
+class BeginningTest : public TakeoverTest {
+ protected:
+  // The worker of a daemon in the background: its parent leads the session; 0 where there is none.
+  pid_t worker_in_background() {
+    for (const auto& entry : fs::directory_iterator("/proc")) {
+      std::string words;
+      std::getline(std::ifstream(entry.path() / "cmdline"), words);
+      if (words.find(mount().string()) == std::string::npos) continue;
+      std::string id, name, state;
+      pid_t parent = 0;
+      pid_t group = 0;
+      pid_t session = 0;
+      std::ifstream(entry.path() / "stat") >> id >> name >> state >> parent >> group >> session;
+      if (name == "(limaquota)" && parent == session) return std::stoi(id);
+    }
+    return 0;
+  }
+};
+
+TEST_P(BeginningTest, EndsWithAMountOrWithNone) {
+  ASSERT_EQ(home().unmount(), 0);
+  const std::string command = "timeout 60 " + quoted(limaquota_binary()) + " mount " +
+                              quoted(scratch_->path() / "home") + " " + quoted(mount());
+  std::minstd_rand random(static_cast<unsigned>(environment_number("LIMAQUOTA_SEED", 1)));
+  int mounted = 0;
+  for (int i = 0; i < 30; ++i) {
+    CommandResult result;
+    std::thread mounting([&] { result = run(command); });
+    ::usleep(static_cast<useconds_t>(random() % 60'000));
+    if (const pid_t worker = worker_in_background(); worker > 0) (void)::kill(worker, SIGKILL);
+    mounting.join();
+    ASSERT_NE(result.status, 124) << i << ": the command waits for ever";
+    const std::string host = run("cat " + quoted(mount() / ".usage" / "_host")).output;
+    if (result.status == 0) {
+      ++mounted;
+      EXPECT_NE(host.find("worker_restarts"), std::string::npos) << i << ": " << host;
+      const std::string unmount = as_root() ? "umount " : "fusermount3 -u ";
+      EXPECT_TRUE(eventually([&] { return run(unmount + quoted(mount())).status == 0; })) << i;
+    } else {
+      EXPECT_FALSE(result.output.empty()) << i;
+      EXPECT_TRUE(eventually([&] { return !home().is_mounted(); })) << i << ": " << result.output;
+    }
+  }
+  EXPECT_GT(mounted, 0);
+}
+
+LIMAQUOTA_ON(BeginningTest, "ext4");
 
 }  // namespace
 }  // namespace limaquota::mount_tests

@@ -5,12 +5,24 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <random>
 #include <thread>
 
 #include "tests/mount/harness.hpp"
 
 namespace limaquota::mount_tests {
+
+// Only then does another worker take over when one is killed: over io_uring nobody does.
+inline bool workers_are_replaced() { return std::getenv("LIMAQUOTA_MOUNT_OPTIONS") == nullptr; }
+// The line of the log for each.
+inline constexpr char worker_replaced[] = "the worker was ended by signal 9: another one takes over";
+
+// False in the moment when there is none.
+inline bool kill_worker(const MountedHome& home) {
+  const pid_t worker = home.worker();
+  return worker > 0 && ::kill(worker, SIGKILL) == 0;
+}
 
 // In one test. So few that a slow machine gets through; a long run sets more.
 inline unsigned most_kills() { return static_cast<unsigned>(environment_number("LIMAQUOTA_KILLS", 20)); }
@@ -46,8 +58,7 @@ class WorkerKiller {
     const unsigned most = most_kills();
     while (!done_ && kills_ < most) {
       ::usleep(pause(random));
-      const pid_t worker = home.worker();
-      if (worker > 0 && ::kill(worker, SIGKILL) == 0) ++kills_;
+      if (kill_worker(home)) ++kills_;
     }
   }
 

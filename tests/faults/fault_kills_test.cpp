@@ -1,0 +1,313 @@
+// The worker dies at a system call, just before or just after it was carried out: programs must see what they
+// would have seen on the backing filesystem itself, and figures and limits must be right.
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <csignal>
+#include <fstream>
+#include <map>
+#include <random>
+#include <thread>
+
+#include "tests/faults/fault_fixture.hpp"
+#include "tests/mount/worker_killer.hpp"
+
+namespace limaquota::fault_tests {
+namespace {
+
+using namespace mount_tests;
+
+// One operation, to be done below the mount and below a directory that nothing is mounted over.
+struct Operation {
+  unsigned kind = 0;
+  std::string a, b;
+  mode_t mode = 0;
+  int flags = 0;
+  std::string value;
+
+  std::string text() const {
+    static const char* const kinds[] = {"create", "mkdir",    "symlink",  "link",       "unlink",
+                                        "rmdir",  "rename",   "exchange", "noreplace",  "setxattr",
+                                        "mknod",  "truncate", "open",     "removexattr"};
+    return std::string(kinds[kind]) + " " + a + " " + b + ", mode " + std::to_string(mode) + ", flags " +
+           std::to_string(flags);
+  }
+
+  // 0 or an errno.
+  int run(const fs::path& root) const {
+    const fs::path at = root / a;
+    const fs::path to = root / b;
+    const char* from = at.c_str();
+    switch (kind) {
+      case 0: {
+        const Fd fd(::open(from, O_WRONLY | O_CREAT | flags, mode));
+        return fd ? write_range(fd.get(), 0, value.size()).error : errno;
+      }
+      case 1:
+        return errno_of(::mkdir(from, 0700 | mode));
+      case 2:
+        return errno_of(::symlink(value.substr(0, 100).c_str(), from));
+      case 3:
+        return errno_of(::link(from, to.c_str()));
+      case 4:
+        return errno_of(::unlink(from));
+      case 5:
+        return errno_of(::rmdir(from));
+      case 6:
+        return errno_of(::rename(from, to.c_str()));
+      case 7:
+        return errno_of(::renameat2(AT_FDCWD, from, AT_FDCWD, to.c_str(), RENAME_EXCHANGE));
+      case 8:
+        return errno_of(::renameat2(AT_FDCWD, from, AT_FDCWD, to.c_str(), RENAME_NOREPLACE));
+      case 9:
+        return errno_of(::lsetxattr(from, "user.v", value.data(), value.size(), flags));
+      case 10:
+        return errno_of(::mknod(from, S_IFREG | mode, 0));
+      case 11:
+        return errno_of(::truncate(from, static_cast<off_t>(value.size())));
+      case 12:
+        return Fd(::open(from, O_RDONLY | flags)) ? 0 : errno;
+      default:
+        return errno_of(::lremovexattr(from, "user.v"));
+    }
+  }
+};
+
+class Operations {
+ public:
+  explicit Operations(uint64_t seed) : random_(seed) {}
+
+  Operation next() {
+    static constexpr std::array<unsigned, 20> kinds{0, 0, 0, 0, 1, 1, 2, 3, 3,  4,
+                                                    4, 5, 6, 6, 7, 8, 9, 9, 10, 13};
+    static constexpr std::array<mode_t, 5> modes{0644, 0444, 0400, 0200, 0};
+    Operation one;
+    one.kind = kinds[below(kinds.size())];
+    one.a = name();
+    one.b = name();
+    one.mode = modes[below(modes.size())];
+    one.value = std::string(1 + below(3000), 'v');
+    if (one.kind == 0) one.flags = below(3) > 0 ? O_EXCL : O_TRUNC;
+    if (one.kind == 9) one.flags = static_cast<int>(below(3));  // 0, XATTR_CREATE, XATTR_REPLACE
+    return one;
+  }
+
+ private:
+  uint64_t below(uint64_t end) { return random_() % end; }
+  std::string name() {
+    std::string text = below(2) == 0 ? "" : "d" + std::to_string(below(2)) + "/";
+    return text + (below(4) == 0 ? "d" : "f") + std::to_string(below(5));
+  }
+  std::mt19937_64 random_;
+};
+
+// What there is below a directory, by name.
+std::map<std::string, std::string> listing(const fs::path& root) {
+  std::map<std::string, std::string> all;
+  for (const auto& entry : fs::recursive_directory_iterator(root)) {
+    struct stat st {};
+    if (::lstat(entry.path().c_str(), &st) != 0) continue;
+    std::string text = std::to_string(st.st_mode) + " links " + std::to_string(st.st_nlink);
+    if (!S_ISDIR(st.st_mode)) text += " size " + std::to_string(st.st_size);
+    std::array<char, 4096> value{};
+    const ssize_t size = ::lgetxattr(entry.path().c_str(), "user.v", value.data(), value.size());
+    text += " attribute " + std::to_string(size);
+    all[fs::relative(entry.path(), root)] = text;
+  }
+  return all;
+}
+
+class KilledAtACall : public FaultTest {
+ protected:
+  void SetUp() override {
+    FaultTest::SetUp();
+    if (home_) vm_ = home().make_vm("vm");
+  }
+  uint64_t restarts() { return home().figure("_host", "worker_restarts"); }
+  fs::path vm_;
+};
+
+TEST_P(KilledAtACall, NothingIsSeenOfIt) {
+  const fs::path twin = scratch_->path() / "twin";
+  fs::create_directory(twin);
+  fs::create_directory(vm_ / "twin");
+  Operations random(seed());
+  faults_on();
+  for (uint64_t i = 0; restarts() < most_kills() && !HasFailure(); ++i) {
+    const Operation one = random.next();
+    ASSERT_EQ(one.run(vm_ / "twin"), one.run(twin)) << i << ": " << one.text();
+    ASSERT_LT(i, 100'000U) << "no worker dies";
+  }
+  faults_off();
+  EXPECT_EQ(listing(vm_ / "twin"), listing(twin));
+  EXPECT_TRUE(home().comes_to_rest("vm", 30));
+}
+
+const std::vector<std::string> killed_calls = {"openat_create:kill:3",
+                                               "openat_create:late kill:1",
+                                               "mkdirat:kill:2",
+                                               "mkdirat:late kill:1",
+                                               "symlinkat:late kill:1",
+                                               "mknodat:late kill:1",
+                                               "linkat:kill:2",
+                                               "linkat:late kill:1",
+                                               "unlinkat:kill:2",
+                                               "unlinkat:late kill:1",
+                                               "renameat2:kill:2",
+                                               "renameat2:late kill:1",
+                                               "setxattr:kill:2",
+                                               "setxattr:late kill:2",
+                                               "removexattr:late kill:1",
+                                               "fstat:kill:30",
+                                               "openat_path:kill:20",
+                                               "openat_path:late kill:20",
+                                               "fstatat:kill:10",
+                                               "chmod:kill:2\nopenat_create:late kill:1",
+                                               "chmod:late kill:2\nopenat_create:late kill:1",
+                                               "pwrite:kill:4",
+                                               "pwrite:late kill:4"};
+
+INSTANTIATE_TEST_SUITE_P(Fault, KilledAtACall, ::testing::ValuesIn(on_all(killed_calls)), name_of);
+
+// Only one of two VMs has a limit.
+class KilledLimitFollows : public KilledAtACall {
+ protected:
+  void SetUp() override {
+    FaultTest::SetUp();
+    if (!home_) return;
+    home().make_vm("one");
+    home().make_vm("two");
+    home().set_limit("one", "limit 64MiB\n");
+  }
+  std::string limit_of(const std::string& vm) { return home().usage(vm)["limit"]; }
+};
+
+TEST_P(KilledLimitFollows, ItsVmWhateverIsKilled) {
+  const fs::path one = home().mount() / "one";
+  const fs::path two = home().mount() / "two";
+  const fs::path three = home().mount() / "three";
+  faults_on();
+  for (uint64_t i = 0; restarts() < most_kills() && !HasFailure(); ++i) {
+    ASSERT_LT(i, 10'000U) << "no worker dies";
+    ASSERT_EQ(errno_of(::renameat2(AT_FDCWD, one.c_str(), AT_FDCWD, two.c_str(), RENAME_EXCHANGE)), 0) << i;
+    ASSERT_EQ(limit_of("one"), "max") << i;
+    ASSERT_EQ(limit_of("two"), "67108864") << i;
+    ASSERT_EQ(errno_of(::rename(two.c_str(), three.c_str())), 0) << i;
+    ASSERT_EQ(limit_of("three"), "67108864") << i;
+    ASSERT_EQ(errno_of(::rename(three.c_str(), two.c_str())), 0) << i;
+    ASSERT_EQ(errno_of(::renameat2(AT_FDCWD, one.c_str(), AT_FDCWD, two.c_str(), RENAME_EXCHANGE)), 0) << i;
+    ASSERT_EQ(limit_of("one"), "67108864") << i;
+    ASSERT_EQ(limit_of("two"), "max") << i;
+    std::map<std::string, std::string> files = listing(home().backing() / ".quota");
+    ASSERT_EQ(files.size(), 1U) << i;
+    ASSERT_TRUE(files.contains("one")) << i;
+  }
+  faults_off();
+}
+
+const std::vector<std::string> calls_of_limits = {
+    "fsync:kill:3",     "fsync:late kill:3",     "linkat:kill:2",   "linkat:late kill:2",
+    "renameat2:kill:3", "renameat2:late kill:3", "unlinkat:kill:2", "unlinkat:late kill:2"};
+
+INSTANTIATE_TEST_SUITE_P(Fault, KilledLimitFollows, ::testing::ValuesIn(on_all(calls_of_limits)), name_of);
+
+// What was done once is not refused when it is asked for again, though there is no room for it twice.
+class KilledAtTheLimit : public KilledAtACall {};
+
+TEST_P(KilledAtTheLimit, WhatWasDoneIsNotRefused) {
+  home().set_limit("vm", "limit 2MiB\ncontrol_reserve 1MiB\n");
+  const auto directory = [&](int i) { return vm_ / ("d" + std::to_string(i)); };
+  {
+    const Fd disk = create_file(vm_ / "disk");
+    ASSERT_EQ(write_range(disk.get(), 0, 4 * MiB).error, ENOSPC);
+  }
+  int made = 0;
+  for (; ::mkdir(directory(made).c_str(), 0755) == 0; ++made) ASSERT_LT(made, 10'000);
+  ASSERT_EQ(errno, ENOSPC);
+  ASSERT_GT(made, 3);
+  faults_on();
+  for (int i = 0; i < 5; ++i) {
+    const uint64_t before = restarts();
+    ASSERT_EQ(errno_of(::rmdir(directory(made - 1).c_str())), 0);
+    // Without a death there is room for it: it was there.
+    ASSERT_EQ(errno_of(::mkdir(directory(made - 1).c_str(), 0755)), 0) << i;
+    ASSERT_GT(restarts(), before);
+  }
+  faults_off();
+}
+
+INSTANTIATE_TEST_SUITE_P(Fault, KilledAtTheLimit,
+                         ::testing::ValuesIn(on({"tmpfs", "ext4", "btrfs"}, {"mkdirat:late kill:1"})),
+                         name_of);
+
+// A worker whose threads all wait for ever.
+class KillOfHangingWorker : public FaultTest {
+ protected:
+  void SetUp() override {
+    FaultTest::SetUp();
+    if (!home_) return;
+    const fs::path vm = home().make_vm("vm");
+    ASSERT_EQ(errno_of(::symlink("target", (vm / "link").c_str())), 0);
+    const fs::path link = vm / "link";
+    faults_on();
+    // Its answer comes from the next worker, or never.
+    reader_ = std::thread([link] {
+      std::array<char, 16> target{};
+      (void)!::readlink(link.c_str(), target.data(), target.size());
+    });
+    ::usleep(300'000);
+    std::ofstream(scratch_->path() / "faults").close();
+  }
+  void TearDown() override {
+    if (reader_.joinable()) reader_.join();
+    FaultTest::TearDown();
+  }
+  std::thread reader_;
+};
+
+TEST_P(KillOfHangingWorker, IsReplaced) {
+  const pid_t worker = home().worker();
+  EXPECT_TRUE(eventually([&] { return home().worker() > 0 && home().worker() != worker; }, 60));
+  reader_.join();
+  EXPECT_EQ(home().figure("_host", "worker_restarts"), 1U);
+}
+
+TEST_P(KillOfHangingWorker, DoesNotKeepSigtermWaiting) {
+  ::usleep(3'000'000);  // somebody asks the mount meanwhile whether it answers
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(home().end_with_signal(SIGTERM), 0);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30));
+}
+
+INSTANTIATE_TEST_SUITE_P(Fault, KillOfHangingWorker, ::testing::ValuesIn(on({"ext4"}, {"readlink:hang:1"})),
+                         name_of);
+
+// A disk so slow that reading the home takes longer than a worker may hang.
+class SlowTakeover : public FaultTest {};
+
+TEST_P(SlowTakeover, IsNoHang) {
+  home().make_vm("other");
+  const Fd disk = create_file(home().make_vm("vm") / "disk");
+  faults_on();
+  const pid_t worker = home().worker();
+  ASSERT_TRUE(kill_worker(home()));
+  EXPECT_TRUE(eventually([&] { return home().worker() > 0 && home().worker() != worker; }));
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(write_range(disk.get(), 0, MiB).error, 0);
+  EXPECT_GT(std::chrono::steady_clock::now() - start, std::chrono::seconds(12));
+  faults_on("");
+  EXPECT_EQ(home().figure("_host", "worker_restarts"), 1U);
+  EXPECT_NE(home().log().find("still reads the home"), std::string::npos);
+}
+
+INSTANTIATE_TEST_SUITE_P(Fault, SlowTakeover, ::testing::ValuesIn(on({"ext4"}, {"getdents:slow:1"})),
+                         name_of);
+
+}  // namespace
+}  // namespace limaquota::fault_tests
