@@ -5,11 +5,13 @@
 #include <linux/capability.h>
 #include <sched.h>
 #include <sys/fsuid.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -33,6 +35,14 @@ struct Capabilities {
 
   bool get() { return ::syscall(SYS_capget, &header, data) == 0; }
   void set() { ::syscall(SYS_capset, &header, data); }
+  void keep_only(uint64_t kept) {
+    for (unsigned word = 0; word < 2; ++word) {
+      const auto mask = static_cast<uint32_t>(kept >> (32 * word));
+      data[word].permitted &= mask;
+      data[word].effective &= mask;
+      data[word].inheritable = 0;
+    }
+  }
   void effective(unsigned capability, bool on) {
     const uint32_t bit = uint32_t{1} << (capability % 32);
     uint32_t& word = data[capability / 32].effective;
@@ -82,6 +92,26 @@ bool in_group(const Caller& caller, gid_t group) {
   if (caller.gid == group) return true;
   const std::vector<gid_t> groups = groups_of(caller.pid);
   return std::find(groups.begin(), groups.end(), group) != groups.end();
+}
+
+void drop_privileges() {
+  // Nothing that is executed from here on gets any more than this process has: no set-id program helps it.
+  ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  if (!is_root()) return;
+  constexpr std::array<unsigned, 11> needed{
+      CAP_CHOWN,     CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,  CAP_FSETID,  // files of all users
+      CAP_SETUID,    CAP_SETGID,       CAP_MKNOD,           CAP_SETFCAP,  // made as their callers would
+      CAP_SYS_ADMIN,                                                      // attributes `trusted.*`
+      CAP_SYS_PTRACE};  // a caller's groups, where /proc is mounted with hidepid
+  uint64_t kept = 0;
+  for (const unsigned capability : needed) kept |= uint64_t{1} << capability;
+  for (unsigned capability = 0; ::prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; ++capability) {
+    if ((kept >> capability & 1) == 0) ::prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
+  }
+  Capabilities capabilities;
+  if (!capabilities.get()) return;
+  capabilities.keep_only(kept);
+  capabilities.set();
 }
 
 void prepare_thread() {

@@ -15,6 +15,11 @@ struct Caller {
 // Whether the caller belongs to the group: by its own id, or one of its others.
 bool in_group(const Caller& caller, gid_t group);
 
+// The thread, and those that it starts, keep no privilege that mounting and serving do not need, and get none
+// by executing a program: an ordinary user mounts by one beforehand. As root, of the capabilities, those for
+// files and for mounting.
+void drop_privileges();
+
 // Called once in every thread that serves: gives the thread an umask of its own and, as root, drops the
 // capabilities that would let it use root's reserve of the filesystem (CAP_SYS_RESOURCE) or keep set-id bits
 // that a write must clear (CAP_FSETID).

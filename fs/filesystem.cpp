@@ -51,12 +51,16 @@ Result<void> Filesystem::start(const std::vector<int>& descriptors) {
   }
   memory.take_over();
   // Who waits already waits no longer for the disk: whoever is refused for the host's sake syncs it first.
-  bool sync_later = !descriptors.empty();
-  if (!sync_later) (void)backing.sync_host(ledger);
+  sync_later_ = !descriptors.empty();
+  if (!sync_later_) (void)backing.sync_host(ledger);
+  return {};
+}
+
+void Filesystem::settle() {
   settler.start(
       io, [this](const InodePtr& inode) { tree.let_go(inode); },
-      [this, sync_later]() mutable {
-        if (std::exchange(sync_later, false)) (void)backing.sync_host(ledger);
+      [this] {
+        if (std::exchange(sync_later_, false)) (void)backing.sync_host(ledger);
         const int64_t now = std::time(nullptr);
         ledger.set_time(now);
         limits.tick(now);
@@ -66,7 +70,6 @@ Result<void> Filesystem::start(const std::vector<int>& descriptors) {
         memory.keep();
         accounts.refresh_again();
       });
-  return {};
 }
 
 }  // namespace limaquota

@@ -37,9 +37,10 @@ class Filesystem {
   Filesystem(const Filesystem&) = delete;
   Filesystem& operator=(const Filesystem&) = delete;
 
-  // Charges the tree, takes over what a worker before had of `descriptors` (fs/handover.hpp), and starts the
-  // thread that settles and ends loans.
+  // Charges the tree, and takes over what a worker before had of `descriptors` (fs/handover.hpp).
   Result<void> start(const std::vector<int>& descriptors);
+  // After that: starts the thread that settles and ends loans.
+  void settle();
 
   const int open_flags;  // O_NOATIME, or none
   Backing backing;
@@ -54,6 +55,9 @@ class Filesystem {
   UsageFiles usage;
   QuotaFiles quota;
   VirtualTree virtual_tree;
+
+ private:
+  bool sync_later_ = false;  // of the settler's thread, once there is one
 };
 
 }  // namespace limaquota

@@ -97,6 +97,21 @@ Handover* Handover::map(int notes, bool to_go_on) {
   return nullptr;
 }
 
+bool Handover::keep_words(const std::vector<std::string>& words) {
+  std::string all;
+  for (const std::string& word : words) all.append(word).push_back('\0');
+  if (all.size() > most_words) return false;
+  std::memcpy(words_, all.data(), all.size());
+  words_bytes_ = all.size();
+  return true;
+}
+
+std::vector<std::string> Handover::words() const {
+  std::vector<std::string> words;
+  for (size_t at = 0; at < words_bytes_; at += words.back().size() + 1) words.emplace_back(words_ + at);
+  return words;
+}
+
 Handover::Slot* Handover::take_slot() {
   for (uint32_t i = 0; i < most_slots; ++i) {
     if (slots_[i].unique != 0 || slots_[i].taken.exchange(true)) continue;

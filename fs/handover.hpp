@@ -94,9 +94,9 @@ class Handover {
   std::atomic<int> previous;  // of the program before, plus one, until this one has shown that it can serve
   std::atomic<pid_t> prober;
   std::atomic<uint32_t> upgrades, refused_upgrades, failed_upgrades;
-  static constexpr size_t most_words = 64 << 10;
-  uint32_t words_bytes = 0;
-  char words[most_words];  // of the mount, with a zero after each
+  // Of the mount (fs/mount_home.cpp); the first is its mountpoint. False where there is no room for them.
+  bool keep_words(const std::vector<std::string>& words);
+  std::vector<std::string> words() const;
 
   // --- the connection ---
   pid_t supervisor = 0;
@@ -145,6 +145,9 @@ class Handover {
  private:
   static constexpr size_t most_slots = 4096;
   static constexpr size_t most_text = size_t{5} << 20;
+  static constexpr size_t most_words = size_t{64} << 10;
+  size_t words_bytes_ = 0;
+  char words_[most_words];  // each with a zero at its end
   static constexpr size_t most_accounts = 65536;
   static constexpr size_t longest_name = 288;
   Descriptor descriptors_[most_descriptors];

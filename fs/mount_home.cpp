@@ -17,6 +17,7 @@
 #include <cstring>
 
 #include "accounting/names.hpp"
+#include "fs/caller.hpp"
 #include "fs/filesystem.hpp"
 #include "fs/handover.hpp"
 #include "fs/log.hpp"
@@ -87,9 +88,41 @@ class Starter {
   ::_exit(1);
 }
 
+// All that the daemon was told. Paths are resolved beforehand: in place they lead to the mount itself later.
+struct Mounted {
+  MountOptions options;
+  std::string source;
+  std::string mountpoint;
+  int root = -1;
+
+  std::vector<std::string> words() const {
+    std::vector<std::string> words{mountpoint, source, options.source, options.mountpoint,
+                                   std::to_string(root)};
+    for (const bool set :
+         {options.foreground, options.allow_other, options.refuse_with_edquot, options.io_uring})
+      words.emplace_back(set ? "yes" : "no");
+    words.insert(words.end(), options.flags.begin(), options.flags.end());
+    return words;
+  }
+
+  explicit Mounted(MountOptions told) : options(std::move(told)) {}
+  explicit Mounted(const std::vector<std::string>& words) {
+    auto word = words.begin();
+    mountpoint = *word++;
+    source = *word++;
+    options.source = *word++;
+    options.mountpoint = *word++;
+    root = std::stoi(*word++);
+    for (bool* set :
+         {&options.foreground, &options.allow_other, &options.refuse_with_edquot, &options.io_uring})
+      *set = *word++ == "yes";
+    options.flags.assign(word, words.end());
+  }
+};
+
 // The life of a worker.
-int serve(const MountOptions& options, const std::string& source, const std::string& mountpoint, int root,
-          Sys& sys, Starter& starter, Handover& notes) {
+int serve(const Mounted& mounted, Sys& sys, Starter& starter, Handover& notes) {
+  const auto& [options, source, mountpoint, root] = mounted;
   handover = &notes;
   const bool takes_over = notes.restarts > 0;
   std::vector<int> inherited;
@@ -130,6 +163,8 @@ int serve(const MountOptions& options, const std::string& source, const std::str
   if (takes_over && !session.take_over())
     give_up("this worker would not talk to the kernel as the one before did");
   set_descriptor_limit(DescriptorsFor::serving);
+  drop_privileges();
+  fs.settle();
   notes.serving_since = std::chrono::steady_clock::now().time_since_epoch().count();
   const auto ready = [&] {
     starter.tell_ready(notes.told);
@@ -142,6 +177,15 @@ int serve(const MountOptions& options, const std::string& source, const std::str
   if (takes_over) ready();
   session.serve(ready);
   return 0;
+}
+
+int supervised(const Mounted& mounted, Sys& sys, Starter& starter, Handover& notes) {
+  const int status = supervise(
+      notes,
+      {mounted.mountpoint, [&] { return serve(mounted, sys, starter, notes); }, mounted.options.ready});
+  // The descriptors were the workers' as well: which numbers are still ours nobody knows.
+  starter.abandon();
+  return status;
 }
 
 // Forks; the parent returns the exit status once the child says that the mount answers. 0 in the child.
@@ -181,6 +225,20 @@ int mount_home(const MountOptions& options) {
   return mount_home(options, real_system);
 }
 
+int take_over_home(int notes) {
+  static Sys real_system;
+  return take_over_home(notes, real_system);
+}
+
+int take_over_home(int notes, Sys& sys) {
+  Handover* known = Handover::map(notes, true);
+  if (known == nullptr) return fail("these notes are not of this version");
+  const Mounted mounted(known->words());
+  if (!mounted.options.foreground) log_to_syslog();
+  Starter starter{Fd()};
+  return supervised(mounted, sys, starter, *known);
+}
+
 int mount_home(const MountOptions& options, Sys& sys) {
   for (const std::string& flag : options.flags) {
     if (!is_mount_flag(flag) && flag != "default_permissions") {
@@ -212,18 +270,16 @@ int mount_home(const MountOptions& options, Sys& sys) {
   }
   set_descriptor_limit(DescriptorsFor::supervisor);
   Starter starter(std::move(pipe_to_parent));
-  MountOptions wanted = options;
-  std::erase(wanted.flags, "default_permissions");
+  Mounted mounted(options);
+  std::erase(mounted.options.flags, "default_permissions");
+  mounted.source = source;
+  mounted.mountpoint = mountpoint;
+  mounted.root = root.get();
   Handover* notes = Handover::make();
-  if (notes == nullptr) return starter.fail_with("no memory for the daemon's notes");
-  const int root_fd = root.get();
-  const int status = supervise(
-      *notes, {mountpoint, [&] { return serve(wanted, source, mountpoint, root_fd, sys, starter, *notes); },
-               options.ready});
-  // The descriptors were the workers' as well: which numbers are still ours nobody knows.
-  starter.abandon();
+  if (notes == nullptr || !notes->keep_words(mounted.words()))
+    return starter.fail_with("no memory for the daemon's notes");
   (void)root.release();
-  return status;
+  return supervised(mounted, sys, starter, *notes);
 }
 
 }  // namespace limaquota

@@ -31,5 +31,9 @@ struct MountOptions {
 int mount_home(const MountOptions& options);
 // The same with system calls on the backing tree of one's own: tests inject faults there.
 int mount_home(const MountOptions& options, Sys& sys);
+// Goes on serving a mount that another program served in this process, by the descriptor of its notes: what
+// fs/upgrade.hpp has executed. As mount_home in the foreground.
+int take_over_home(int notes);
+int take_over_home(int notes, Sys& sys);
 
 }  // namespace limaquota

@@ -20,8 +20,10 @@
 #include <thread>
 #include <utility>
 
+#include "fs/caller.hpp"
 #include "fs/log.hpp"
 #include "fs/mount_channel.hpp"
+#include "fs/upgrade.hpp"
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 extern "C" void __sanitizer_syscall_pre_impl_fork();
@@ -43,6 +45,8 @@ constexpr Clock::duration longest_delay = 10s;
 // A worker that answers nothing for so long hangs. `.usage` never waits for a disk, so a slow one is no hang.
 constexpr auto hang_after = 10s;
 constexpr auto probe_interval = 2s;
+// A new version has so long to come up.
+constexpr auto upgrade_patience = 60s;
 
 // Like fork(2), but with one table of descriptors for both.
 pid_t fork_with_descriptors() {
@@ -94,9 +98,12 @@ bool is_stopped(pid_t process) {
 
 class Supervisor {
  public:
-  Supervisor(Handover& notes, const Supervised& supervised) : notes_(notes), supervised_(supervised) {
+  Supervisor(Handover& notes, const Supervised& supervised)
+      : notes_(notes), supervised_(supervised), told_ready_(notes.ready) {
+    if (notes.prober > 0) prober_ = notes.prober;
     ::sigemptyset(&signals_);
-    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR2}) ::sigaddset(&signals_, signal);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1, SIGUSR2})
+      ::sigaddset(&signals_, signal);
     ::pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
     std::signal(SIGPIPE, SIG_IGN);
     std::signal(SIGCHLD, SIG_DFL);  // whoever started this may have ignored it: then no death is told
@@ -112,6 +119,7 @@ class Supervisor {
         if (supervised_.ready) supervised_.ready();
       }
       reap();
+      end_upgrade();
       end_hang();
       if (worker_ < 0 && !status_ && !ending_ && Clock::now() >= next_start_) start();
       end();
@@ -139,6 +147,8 @@ class Supervisor {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != supervisor) ::_exit(1);
     notes_.worker = ::getpid();
+    // An ordinary user's first worker runs fusermount3 yet.
+    if (::geteuid() == 0 || notes_.restarts > 0) drop_privileges();
     int status = 1;
     // In a thread of its own, which the C library knows by its right id.
     std::thread([&] { status = supervised_.work(); }).join();
@@ -151,6 +161,54 @@ class Supervisor {
     siginfo_t what{};
     const int signal = ::sigtimedwait(&signals_, &what, &most);
     if ((signal == SIGTERM || signal == SIGINT || signal == SIGHUP) && !ending_) ending_ = Clock::now();
+    if (signal == SIGUSR1) upgrade(what.si_pid);
+  }
+
+  // --- going on as another program, see fs/upgrade.hpp ---
+
+  void upgrade(pid_t asker) {
+    const bool able = notes_.restartable && worker_ > 0 && notes_.serving_since != 0 && !ending_;
+    if (!able) log_warning("no upgrade: nobody can take over from this worker now");
+    const auto binary = able ? binary_of(asker, notes_) : std::nullopt;
+    Fd own(binary ? ::open("/proc/self/exe", O_PATH | O_CLOEXEC) : -1);
+    if (!own) {
+      ++notes_.refused_upgrades;
+      return;
+    }
+    ::kill(worker_, SIGKILL);
+    ::waitpid(worker_, nullptr, 0);
+    worker_ = -1;
+    ++notes_.restarts;
+    notes_.prober = prober_;
+    notes_.descriptor(own.get()).set_use(DescriptorUse::lasting);
+    notes_.previous = own.release() + 1;
+    become(binary->get(), notes_);
+    forget_previous();
+    ++notes_.failed_upgrades;
+  }
+
+  // The program before is kept until this one has shown that it can serve.
+  void end_upgrade() {
+    if (notes_.previous == 0 || notes_.serving_since == 0) return;
+    forget_previous();
+    ++notes_.upgrades;
+    log_info("upgraded: the worker is process {} now", worker_);
+  }
+
+  void go_back() {
+    log_error("the new version does not come up: going back to the one before");
+    const int previous = notes_.previous - 1;
+    notes_.previous = 0;
+    ++notes_.failed_upgrades;
+    notes_.prober = prober_;
+    become(previous, notes_);
+  }
+
+  void forget_previous() {
+    const int previous = notes_.previous - 1;
+    notes_.previous = 0;
+    notes_.descriptor(previous).set_use(DescriptorUse::passing);
+    ::close(previous);
   }
 
   void reap() {
@@ -169,6 +227,7 @@ class Supervisor {
       return;
     }
     ++notes_.restarts;
+    if (notes_.previous != 0 && notes_.serving_since == 0) go_back();
     if (WIFSIGNALED(how)) {
       log_warning("the worker was ended by signal {}: another one takes over", WTERMSIG(how));
     } else {
@@ -190,6 +249,7 @@ class Supervisor {
     // How long it takes over depends on the disk: nobody can tell a slow one from a hang.
     const Clock::time_point serving_since{Clock::duration(notes_.serving_since.load())};
     if (serving_since == Clock::time_point{}) {
+      if (notes_.previous != 0 && now - started_ > upgrade_patience) ::kill(worker_, SIGKILL);
       if (now - started_ > hang_after && !std::exchange(told_slow_, true))
         log_warning("the new worker still reads the home, after 10 s: the mount answers when it is done");
       return;
@@ -258,7 +318,7 @@ class Supervisor {
   int short_lives_ = 0;  // in a row
   std::optional<Clock::time_point> ending_;
   bool detached_ = false;
-  bool told_ready_ = false;
+  bool told_ready_;
   bool told_slow_ = false;  // of this worker
   pid_t prober_ = -1;
   Clock::time_point last_look_, forgiven_;
@@ -269,7 +329,7 @@ class Supervisor {
 
 int supervise(Handover& notes, const Supervised& supervised) {
   notes.supervisor = ::getpid();
-  mark_lasting(notes);
+  if (notes.worker == 0) mark_lasting(notes);
   return Supervisor(notes, supervised).run();
 }
 

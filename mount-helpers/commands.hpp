@@ -33,8 +33,10 @@ void add_apply(CLI::App& program, int& status);
 void add_reclaim(CLI::App& program, int& status);
 void add_enable(CLI::App& program, int& status);
 void add_disable(CLI::App& program, int& status);
-// Not shown: for the units that `enable` writes, and for the shells' completions.
+void add_upgrade(CLI::App& program, int& status);
+// Not shown: for the units that `enable` writes, for the shells' completions, for `upgrade`.
 void add_stop_vms(CLI::App& program, int& status);
 void add_complete(CLI::App& program, int& status);
+void add_take_over(CLI::App& program, int& status);
 
 }  // namespace limaquota

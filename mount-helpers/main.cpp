@@ -18,8 +18,9 @@ constexpr int exit_wrong_use = 2;
 
 using AddCommand = void (*)(CLI::App& program, int& status);
 constexpr AddCommand command_table[] = {
-    add_mount,  add_umount, add_status, add_set,     add_metrics, add_resume,  add_stop,     add_watch,
-    add_doctor, add_plan,   add_apply,  add_reclaim, add_enable,  add_disable, add_stop_vms, add_complete,
+    add_mount,  add_umount,  add_status,  add_set,      add_metrics,  add_resume,
+    add_stop,   add_watch,   add_doctor,  add_plan,     add_apply,    add_reclaim,
+    add_enable, add_disable, add_upgrade, add_stop_vms, add_complete, add_take_over,
 };
 
 int complain(const std::exception& error, int status) {

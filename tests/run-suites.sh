@@ -144,6 +144,7 @@ export LIMAQUOTA_BINARY=$bin/limaquota LIMAQUOTA_LIMA_OPS=$bin/lima_ops.py
 if [ "${LIMAQUOTA_NIGHTLY:-no}" = yes ]; then
   export LIMAQUOTA_RANDOM_OPERATIONS=${LIMAQUOTA_RANDOM_OPERATIONS:-200000}
   export LIMAQUOTA_KILLS=${LIMAQUOTA_KILLS:-1000} LIMAQUOTA_TAKEOVER_ROUNDS=${LIMAQUOTA_TAKEOVER_ROUNDS:-5000}
+  export LIMAQUOTA_SOAK_SECONDS=${LIMAQUOTA_SOAK_SECONDS:-3600} LIMAQUOTA_POWER_CUTS=${LIMAQUOTA_POWER_CUTS:-200}
 fi
 # All at once: they mostly wait, for the disk or for something to happen.
 lane "mounted by root" "$roots" "$bin/mount_tests" 2>&1 | sed -u 's/^/root: /' &

@@ -14,7 +14,8 @@ The exit status is 0 when none failed.
   --preset NAME   build and test this preset: release (the default), debug, asan or tsan; may be repeated
   --all           all presets
   --lint          also clang-format on all sources and clang-tidy on the changed ones
-  --nightly       long random runs: a million operations over all filesystems; ten minutes for each fuzzer, in asan
+  --nightly       long runs: a million random operations over all filesystems, an hour of mixed load, 1,000 kills of the
+                  worker in each test that does so, 200 power cuts; ten minutes for each fuzzer, in asan
   --filter REGEX  only tests whose name matches (SUITE.NAME/FILESYSTEM)
 
 Mounts, loop devices and processes live in a namespace of their own and end with it.

@@ -1,15 +1,37 @@
 // limaquota_faulty mount -f [-o OPTION]... [SOURCE] MOUNTPOINT: the daemon on system calls that fail as the
 // file says that LIMAQUOTA_FAULTS names, seeded with LIMAQUOTA_FAULTS_SEED.
+// limaquota_faulty upgrade MOUNTPOINT: asks a daemon to go on as this binary; 0 where it does.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
 #include "fs/mount_home.hpp"
+#include "fs/upgrade.hpp"
 #include "tests/faults/faulty_sys.hpp"
+
+namespace {
+
+int upgrade_mount(const char* mountpoint) {
+  for (const limaquota::Daemon& daemon : limaquota::daemons()) {
+    if (daemon.notes != nullptr && daemon.mountpoint == mountpoint)
+      return static_cast<int>(limaquota::upgrade(daemon, [] {}));
+  }
+  return 2;
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   const char* control_file = std::getenv("LIMAQUOTA_FAULTS");
   const char* seed = std::getenv("LIMAQUOTA_FAULTS_SEED");
+  const uint64_t seed_number = seed == nullptr ? 1 : std::strtoull(seed, nullptr, 10);
+  if (argc == 3 && std::strcmp(argv[1], "upgrade") == 0) return upgrade_mount(argv[2]);
+  if (control_file != nullptr && argc == 4 && std::strcmp(argv[1], limaquota::take_over_command) == 0) {
+    const int notes = std::atoi(argv[2]);
+    if (std::strcmp(argv[3], limaquota::try_option) == 0) return limaquota::try_notes(notes);
+    limaquota::FaultySys sys(control_file, seed_number);
+    return limaquota::take_over_home(notes, sys);
+  }
   if (control_file == nullptr || argc < 4 || std::strcmp(argv[1], "mount") != 0) {
     std::fprintf(stderr, "usage: LIMAQUOTA_FAULTS=FILE %s mount -f [-o OPTION]... [SOURCE] MOUNTPOINT\n",
                  argv[0]);
@@ -26,6 +48,6 @@ int main(int argc, char** argv) {
     if (options.source.empty()) options.source = argv[i];
     options.mountpoint = argv[i];
   }
-  limaquota::FaultySys sys(control_file, seed == nullptr ? 1 : std::strtoull(seed, nullptr, 10));
+  limaquota::FaultySys sys(control_file, seed_number);
   return limaquota::mount_home(options, sys);
 }

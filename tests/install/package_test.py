@@ -1,4 +1,4 @@
-"""cmake --install, the Debian package in a clean chroot, and /etc/fstab there."""
+"""cmake --install, the Debian package in a clean chroot, /etc/fstab there, and an upgrade under what it mounts."""
 import glob
 import os
 import re
@@ -24,6 +24,17 @@ for home in /srv/lima /mnt/other; do
   [ $(du -s --block-size=1 $home/vm | cut -f 1) -le 1048576 ]
 done
 setpriv --reuid 65534 --regid 65534 --clear-groups ls /srv/lima/.usage/vm
+# Installed anew: what is mounted, and has a file open, is served by what lies there now.
+exec 3> /srv/lima/open
+worker() { sed -n 's/^worker_pid //p' $1/.usage/_host; }
+before=$(worker /srv/lima) other_before=$(worker /mnt/other)
+dpkg -i /limaquota.deb
+[ $before != $(worker /srv/lima) ]
+[ $other_before != $(worker /mnt/other) ]
+[ $(readlink /proc/$(worker /srv/lima)/exe) = /usr/bin/limaquota ]
+echo text >&3
+exec 3>&-
+grep -x text /srv/lima/open
 umount /srv/lima
 umount /mnt/other
 ! findmnt -t fuse.limaquota
@@ -142,7 +153,7 @@ def test_the_package_installs_in_a_clean_chroot_works_by_fstab_and_purged_leaves
     chroot.run(f"apt-get satisfy -qq -y --no-install-recommends '{depends}'; apt-get clean")
     before, packages = files_below(chroot.root), chroot.packages()
     shutil.copy(package, os.path.join(chroot.root, "limaquota.deb"))
-    chroot.run("apt-get install -qq -y --no-install-recommends ./limaquota.deb; rm limaquota.deb")
+    chroot.run("apt-get install -qq -y --no-install-recommends ./limaquota.deb")
     expect(chroot.packages() - packages == {"limaquota"}, f"more came with it: {chroot.packages() - packages}")
     installed = {os.path.relpath(path, "usr") for path in files_below(chroot.root)}
     missing = {name for name in FILES if name not in installed and name + ".gz" not in installed}
@@ -150,6 +161,7 @@ def test_the_package_installs_in_a_clean_chroot_works_by_fstab_and_purged_leaves
     expect("share/zsh/vendor-completions/_limaquota" in installed, "zsh looks there on Debian")
     chroot.run("limaquota --version; limactl-quota --version; ! ldd /usr/bin/limaquota | grep 'not found'")
     chroot.run(FSTAB_SCRIPT)
+    os.remove(os.path.join(chroot.root, "limaquota.deb"))
     chroot.run("apt-get purge -qq -y limaquota; apt-get clean")
     after = files_below(chroot.root)
     expect(after == before, f"left: {after - before}, gone: {before - after}")

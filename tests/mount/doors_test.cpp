@@ -6,7 +6,9 @@
 
 #include <array>
 #include <cerrno>
+#include <fstream>
 #include <limits>
+#include <string>
 
 #include "tests/mount/harness.hpp"
 
@@ -84,6 +86,32 @@ TEST_P(DoorsTest, TheParentOfTheRootIsNotTheBackings) {
   // The names of the virtual trees lead nowhere else.
   EXPECT_EQ(read_text(mount() / ".usage" / ".." / ".usage" / "_host").substr(0, 5), "free ");
   EXPECT_EQ(errno_of(::access((mount() / ".quota" / "..%2f").c_str(), F_OK)), ENOENT);
+}
+
+// A line of /proc/PID/status as a number of this base.
+uint64_t status_number(const fs::path& process, const std::string& key, int base) {
+  std::ifstream file(process / "status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(key + ":")) return std::stoull(line.substr(key.size() + 1), nullptr, base);
+  }
+  ADD_FAILURE() << process << ": no " << key;
+  return 0;
+}
+
+TEST_P(DoorsTest, TheWorkerKeepsNoPrivilegeThatItDoesNotNeed) {
+  // Of files, of their owners, and CAP_SYS_ADMIN for attributes; see fs/caller.cpp.
+  constexpr uint64_t files = 0x882800dfU;
+  const fs::path worker = "/proc/" + std::to_string(home().worker());
+  size_t threads = 0;
+  for (const auto& thread : fs::directory_iterator(worker / "task")) {
+    ++threads;
+    // Of an ordinary user's first worker this one, which only waits, is from before fusermount3 was run.
+    if (!as_root() && thread.path().filename() == worker.filename()) continue;
+    EXPECT_EQ(status_number(thread, "NoNewPrivs", 10), 1U) << thread;
+    for (const char* set : {"CapPrm", "CapEff", "CapBnd"})
+      EXPECT_EQ(status_number(thread, set, 16) & ~files, 0U) << thread << " " << set;
+  }
+  EXPECT_GT(threads, 2U);
 }
 
 LIMAQUOTA_ON_ALL(DoorsTest);
