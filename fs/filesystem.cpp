@@ -56,10 +56,12 @@ Result<void> Filesystem::start(const std::vector<int>& descriptors) {
   return {};
 }
 
-void Filesystem::settle() {
+void Filesystem::settle(std::function<void()> in_doubt) {
+  settler.on_thrown = [this] { doubt(); };
   settler.start(
       io, [this](const InodePtr& inode) { tree.let_go(inode); },
-      [this] {
+      [this, in_doubt = std::move(in_doubt)] {
+        if (doubtful_) in_doubt();
         if (std::exchange(sync_later_, false)) (void)backing.sync_host(ledger);
         const int64_t now = std::time(nullptr);
         ledger.set_time(now);

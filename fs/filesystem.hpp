@@ -1,7 +1,8 @@
 // All parts of the filesystem, put together in the order in which they depend on each other.
 #pragma once
 
-#include <condition_variable>
+#include <atomic>
+#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -39,8 +40,11 @@ class Filesystem {
 
   // Charges the tree, and takes over what a worker before had of `descriptors` (fs/handover.hpp).
   Result<void> start(const std::vector<int>& descriptors);
-  // After that: starts the thread that settles and ends loans.
-  void settle();
+  // After that: starts the thread that settles and ends loans. That calls `in_doubt` again and again once
+  // something was not done to its end, a lack of memory as a rule: what was done may not be booked.
+  void settle(std::function<void()> in_doubt);
+  // From any thread.
+  void doubt() { doubtful_ = true; }
 
   const int open_flags;  // O_NOATIME, or none
   Backing backing;
@@ -58,6 +62,7 @@ class Filesystem {
 
  private:
   bool sync_later_ = false;  // of the settler's thread, once there is one
+  std::atomic<bool> doubtful_{false};
 };
 
 }  // namespace limaquota

@@ -19,7 +19,7 @@ constexpr std::string_view default_name = "_default";
 // Not a name of any account, so that a crash while one is being written leaves nothing that counts.
 constexpr std::string_view temporary_name = ".limaquota-new";
 constexpr size_t largest_text = 4096;
-constexpr int64_t editor_seconds = 5;
+constexpr auto editor_patience = std::chrono::seconds(5);
 
 bool has_disk_prefix(std::string_view name) {
   return name.starts_with(disks_directory) && name.size() > disks_directory.size() &&
@@ -233,7 +233,7 @@ Result<void> LimitStore::remove(std::string_view name, bool soon) {
     {
       const std::lock_guard texts(mutex_);
       entries_.erase(std::string(name));
-      if (soon) ending_[std::string(name)] = now_ + editor_seconds;
+      if (soon) ending_[std::string(name)] = std::chrono::steady_clock::now() + editor_patience;
     }
     if (!soon) in_force(name);
   }
@@ -392,9 +392,8 @@ void LimitStore::tick(int64_t now) {
   std::vector<std::string> removed;
   {
     const std::lock_guard lock(mutex_);
-    now_ = now;
     for (const auto& [name, when] : ending_) {
-      if (when <= now) removed.push_back(name);
+      if (when <= std::chrono::steady_clock::now()) removed.push_back(name);
     }
     for (const std::string& name : removed) ending_.erase(name);
     for (const auto& [name, entry] : entries_) {

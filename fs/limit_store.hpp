@@ -2,6 +2,7 @@
 // force.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -86,8 +87,8 @@ class LimitStore {
   mutable std::mutex mutex_;
   // guarded by mutex_
   std::map<std::string, Entry, std::less<>> entries_;
-  std::map<std::string, int64_t, std::less<>> ending_;  // removed files whose limits end at that Unix second
-  int64_t now_ = 0;
+  // Removed files whose limits end then.
+  std::map<std::string, std::chrono::steady_clock::time_point, std::less<>> ending_;
 };
 
 }  // namespace limaquota

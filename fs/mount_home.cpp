@@ -30,6 +30,9 @@
 namespace limaquota {
 namespace {
 
+// A worker whose figures are in doubt serves for so long at least before another one counts anew.
+constexpr auto doubt_interval = std::chrono::seconds(10);
+
 int fail(const std::string& message) {
   fmt::print(stderr, "limaquota: {}\n", message);
   return 1;
@@ -120,6 +123,11 @@ struct Mounted {
   }
 };
 
+std::chrono::steady_clock::duration served_for(const Handover& notes) {
+  return std::chrono::steady_clock::now().time_since_epoch() -
+         std::chrono::steady_clock::duration(notes.serving_since.load());
+}
+
 // The life of a worker.
 int serve(const Mounted& mounted, Sys& sys, Starter& starter, Handover& notes) {
   const auto& [options, source, mountpoint, root] = mounted;
@@ -164,7 +172,11 @@ int serve(const Mounted& mounted, Sys& sys, Starter& starter, Handover& notes) {
     give_up("this worker would not talk to the kernel as the one before did");
   set_descriptor_limit(DescriptorsFor::serving);
   drop_privileges();
-  fs.settle();
+  fs.settle([&notes] {
+    // Not again and again, should the cause last.
+    if (!notes.restartable || notes.serving_since == 0 || served_for(notes) < doubt_interval) return;
+    give_up("what was done may not have been counted: the next worker counts anew");
+  });
   notes.serving_since = std::chrono::steady_clock::now().time_since_epoch().count();
   const auto ready = [&] {
     starter.tell_ready(notes.told);

@@ -34,14 +34,15 @@ namespace operations {
 
 inline Filesystem& filesystem(fuse_req_t req) { return *static_cast<Filesystem*>(fuse_req_userdata(req)); }
 
-// The one wall between requests and exceptions: whatever escapes is logged and answered with EIO. `serve`
-// must reply as its last act.
+// The one wall between requests and exceptions: whatever escapes is logged and answered with EIO, and figures
+// are in doubt from then on. `serve` must reply as its last act.
 template <class Serve>
 void guarded(fuse_req_t req, Serve serve) {
   try {
     serve(filesystem(req));
   } catch (const std::exception& thrown) {
     log_error("internal: {}", thrown.what());
+    filesystem(req).doubt();
     fuse_reply_err(req, EIO);
   }
 }

@@ -19,16 +19,17 @@ constexpr auto written_back_after = 35s;
 // (blockgc).
 constexpr auto preallocation_gone_after = 11min;
 
+}  // namespace
+
 // Whatever escapes, a lack of memory above all, is told, and the next look comes.
-template <class Look>
-void guarded(const Look& look) {
+void Settler::guarded(const std::function<void()>& look) {
   try {
     look();
   } catch (const std::exception& thrown) {
     log_error("internal: {}", thrown.what());
+    if (on_thrown) on_thrown();
   }
 }
-}  // namespace
 
 void Settler::start(MeteredIo& io, std::function<void(const InodePtr&)> let_go,
                     std::function<void()> each_look) {

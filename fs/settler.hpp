@@ -37,8 +37,11 @@ class Settler {
   // Settles every listed inode of these accounts now, but those whose mutex is held: something changes them
   // anyway. The caller holds no inode's mutex. True where anything was given back.
   bool settle_accounts(const boost::container::small_vector<AccountId, 2>& accounts);
+  // A look was broken off by an exception. Set before start().
+  std::function<void()> on_thrown;
 
  private:
+  void guarded(const std::function<void()>& look);
   std::vector<InodePtr> listed() const;
   void run();
   void look_at(const InodePtr& inode, bool crowded);

@@ -167,7 +167,7 @@ fi
 run_gtest "fault tests" "$build/fault_tests" 2>&1 | sed -u 's/^/faults: /' &
 # Where a wrong access shows; with the time that the others leave. Other inputs every night.
 if [ "$preset" = asan ]; then
-  fuzz_seconds=10 fuzz_seed=${LIMAQUOTA_SEED:-1}
+  fuzz_seconds=60 fuzz_seed=${LIMAQUOTA_SEED:-1}
   if [ "${LIMAQUOTA_NIGHTLY:-no}" = yes ]; then fuzz_seconds=600 fuzz_seed=${LIMAQUOTA_SEED:-$(date +%s)}; fi
   run_gtest "fuzzers" nice env LIMAQUOTA_FUZZ_SECONDS=$fuzz_seconds LIMAQUOTA_SEED="$fuzz_seed" \
     "$build/fuzz_tests" 2>&1 | sed -u 's/^/fuzzers: /' &

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <new>
 #include <thread>
 #include <utility>
 
@@ -77,6 +78,7 @@ FaultySys::Fault FaultySys::fault_named(std::string_view text) {
   if (text == "kill") fault.what = What::kill;
   if (text == "hang") fault.what = What::hang;
   if (text == "slow") fault.what = What::slow;
+  if (text == "memory") fault.what = What::memory;
   fault.error = errno_named(text);
   return fault;
 }
@@ -84,6 +86,7 @@ FaultySys::Fault FaultySys::fault_named(std::string_view text) {
 void FaultySys::suffer(Fault& fault) {
   if (fault.what == What::error) return;
   if (fault.what == What::hang) hang();
+  if (fault.what == What::memory) throw std::bad_alloc();
   if (fault.what == What::kill && handover != nullptr && handover->serving_since != 0)
     ::kill(::getpid(), SIGKILL);
   if (fault.what == What::slow) std::this_thread::sleep_for(3s);
@@ -123,7 +126,7 @@ Result<size_t> FaultySys::counted_with_fault(std::string_view name, size_t size,
   Fault fault = next(name);
   if (fault.when == When::before) suffer(fault);
   if (fault.when == When::never) return call(size);
-  if (fault.what == What::kill) {
+  if (fault.what == What::kill || fault.what == What::memory) {
     const auto done = call(size);
     suffer(fault);
     return done;

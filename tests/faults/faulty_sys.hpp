@@ -17,7 +17,8 @@ namespace limaquota {
 // EINTR, EDQUOT): the call does nothing and fails; with `late ` before it (late EIO): the call does its work
 // and fails nevertheless, a write half of it; or `short`: a read, write or copy does half. `kill` ends the
 // process by SIGKILL instead of the call, `late kill` after it where it succeeded, both only once the worker
-// serves; `hang` holds all its threads for ever; `slow` has the call take three seconds. CALL is the name of a
+// serves; `hang` holds all its threads for ever; `slow` has the call take three seconds; `memory` throws
+// std::bad_alloc instead of the call, `late memory` after it. CALL is the name of a
 // function of Sys, and for openat one of openat_path (O_PATH), openat_create, openat_write, openat_read.
 // The file is read again every 5 ms; empty or absent: no faults. `<file>.count` says how many were injected
 // that did not end the process.
@@ -56,7 +57,7 @@ class FaultySys : public Sys {
 
  private:
   enum class When { never, before, after, halfway };
-  enum class What { error, kill, hang, slow };
+  enum class What { error, kill, hang, slow, memory };
   struct Fault {
     When when = When::never;
     What what = What::error;
