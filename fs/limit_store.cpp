@@ -251,8 +251,8 @@ bool LimitStore::move_file(std::string_view from, std::string_view to) {
   if (!dir || !to_dir) return false;
   if (!sys.renameat2(dir->get(), from_file.c_str(), to_dir->get(), to_file.c_str(), 0)) return false;
   (void)!sys.fsync(to_dir->get());
-  (void)!sys.unlinkat(dir->get(), from_file.c_str(), 0);
-  return true;
+  const auto removed = sys.unlinkat(dir->get(), from_file.c_str(), 0);
+  return removed || removed.error().value == ENOENT;
 }
 
 void LimitStore::prepare_to_follow(std::string_view from, std::string_view to) {
@@ -281,7 +281,8 @@ void LimitStore::stay(std::string_view from, std::string_view to) {
   }
   std::string file;
   const auto dir = directory(to, &file, false);
-  if (dir) (void)!backing_.sys().unlinkat(dir->get(), file.c_str(), 0);
+  const auto removed = dir ? backing_.sys().unlinkat(dir->get(), file.c_str(), 0) : Result<void>(dir.error());
+  if (!removed && removed.error().value != ENOENT) unsaved_.emplace(to);
 }
 
 void LimitStore::follow(std::string_view from, std::string_view to) {

@@ -25,6 +25,7 @@
 #include "fs/preflight.hpp"
 #include "fs/session.hpp"
 #include "fs/supervisor.hpp"
+#include "fs/upgrade.hpp"
 #include "fs/uring.hpp"
 
 namespace limaquota {
@@ -245,6 +246,7 @@ int take_over_home(int notes) {
 int take_over_home(int notes, Sys& sys) {
   Handover* known = Handover::map(notes, true);
   if (known == nullptr) return fail("these notes are not of this version");
+  set_close_on_exec(true);
   const Mounted mounted(known->words());
   if (!mounted.options.foreground) log_to_syslog();
   Starter starter{Fd()};

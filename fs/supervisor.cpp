@@ -156,7 +156,7 @@ class Supervisor {
   }
 
   void wait_for_signal() {
-    const bool hurried = ending_ || worker_ < 0;
+    const bool hurried = ending_ || worker_ < 0 || notes_.previous != 0;
     const timespec most{hurried ? 0 : 1, hurried ? 1'000'000 : 0};
     siginfo_t what{};
     const int signal = ::sigtimedwait(&signals_, &what, &most);
@@ -167,6 +167,7 @@ class Supervisor {
   // --- going on as another program, see fs/upgrade.hpp ---
 
   void upgrade(pid_t asker) {
+    end_upgrade();  // of the time before, which may just be through
     const bool able = notes_.restartable && worker_ > 0 && notes_.serving_since != 0 && !ending_;
     if (!able) log_warning("no upgrade: nobody can take over from this worker now");
     const auto binary = able ? binary_of(asker, notes_) : std::nullopt;

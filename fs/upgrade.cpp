@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -95,6 +96,16 @@ pid_t parent_of(pid_t pid) {
   return std::atoi(text.c_str() + name_end + 4);
 }
 
+// Nobody else may have put it there, should `asker` be another process by now than the one that asked.
+bool is_trusted(int binary) {
+  struct stat st {};
+  if (::fstat(binary, &st) != 0 || (st.st_uid != ::geteuid() && st.st_uid != 0)) return false;
+  const bool by_group = (st.st_mode & S_IWGRP) != 0 && st.st_gid != ::getegid() && st.st_gid != 0;
+  return !by_group && (st.st_mode & S_IWOTH) == 0;
+}
+
+}  // namespace
+
 void set_close_on_exec(bool close) {
   constexpr unsigned first = 3;
   if (close) {
@@ -107,8 +118,6 @@ void set_close_on_exec(bool close) {
   }
 }
 
-}  // namespace
-
 std::optional<Fd> binary_of(pid_t asker, const Handover& notes) {
   Fd binary(::open(fmt::format("/proc/{}/exe", asker).c_str(), O_PATH | O_CLOEXEC));
   std::string name = link_text(fmt::format("/proc/{}/exe", asker));
@@ -118,6 +127,10 @@ std::optional<Fd> binary_of(pid_t asker, const Handover& notes) {
   }
   if (!binary) {
     log_warning("no upgrade: cannot open {}: {}", name, std::strerror(errno));
+    return std::nullopt;
+  }
+  if (!is_trusted(binary.get())) {
+    log_warning("no upgrade: others than you may write {}", name);
     return std::nullopt;
   }
   if (said_at_try(binary.get(), notes.notes) != what_to_say(notes)) {

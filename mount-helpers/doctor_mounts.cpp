@@ -1,11 +1,13 @@
 // The mount itself, dead ones, and what lies beneath and within.
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 
 #include "accounting/names.hpp"
 #include "accounting/usage_text.hpp"
 #include "fs/preflight.hpp"
+#include "fs/upgrade.hpp"
 #include "mount-helpers/doctor.hpp"
 #include "mount-helpers/home.hpp"
 
@@ -23,11 +25,28 @@ std::string used_by(const std::string& tree) {
   return user ? ", and " + *user : "";
 }
 
+bool is_this_program(pid_t process) {
+  struct stat theirs {};
+  struct stat own {};
+  return ::stat(fmt::format("/proc/{}/exe", process).c_str(), &theirs) != 0 ||
+         ::stat("/proc/self/exe", &own) != 0 || (theirs.st_dev == own.st_dev && theirs.st_ino == own.st_ino);
+}
+
+void check_program(const std::string& home, Findings& findings) {
+  for (const Daemon& daemon : daemons()) {
+    if (daemon.mountpoint != home || is_this_program(daemon.supervisor)) continue;
+    findings.push_back({Severity::note, "mount",
+                        fmt::format("{} is served by another limaquota than this one", escape_name(home)),
+                        fmt::format("limaquota upgrade {}", shell_quoted(home))});
+  }
+}
+
 void check_own(const Patient& patient, const std::vector<MountedAt>& all, Findings& findings) {
   const std::string home = escape_name(patient.home);
   switch (patient.mount) {
     case MountState::alive:
       findings.push_back({Severity::ok, "mount", home + " is covered and its daemon answers", ""});
+      check_program(patient.home, findings);
       return;
     case MountState::hung:
       findings.push_back(
@@ -37,7 +56,8 @@ void check_own(const Patient& patient, const std::vector<MountedAt>& all, Findin
     case MountState::dead:
       findings.push_back(
           {Severity::problem, "mount", fmt::format("the daemon of {} is gone{}", home, used_by(patient.home)),
-           fmt::format("limaquota umount {0} (--lazy where it is in use), then limaquota mount {0}",
+           fmt::format("limaquota mount {}, which clears the dead mount first; VMs that ran from it have to "
+                       "be started again",
                        shell_quoted(patient.home))});
       return;
     case MountState::none:

@@ -103,7 +103,10 @@ def test_a_dead_mount_is_a_problem_and_elsewhere_a_warning(new_home):
         each.mount()
     other.kill_daemon()
     expect_finding(examine(home, 0), "warning", "mount", f"{other.mountpoint} is left of a daemon", "umount --lazy")
-    expect_finding(examine(other, 1), "problem", "mount", "is gone", f"limaquota umount {other.mountpoint}")
+    expect_finding(examine(other, 1), "problem", "mount", "is gone", f"limaquota mount {other.mountpoint}")
+    # As it says, one command does it.
+    other.run("mount", other.mountpoint)
+    examine(other, 0)
     other.run("umount", other.mountpoint)
     home.close()
 

@@ -32,6 +32,17 @@ def binary_of(pid):
     return os.readlink(f"/proc/{pid}/exe")
 
 
+def kept_by_programs(pid):
+    """Descriptors that a program which the process executes would have, too."""
+    kept = []
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as file:
+            flags = int(next(line for line in file if line.startswith("flags:")).split()[1], 8)
+        if int(number) > 2 and not flags & os.O_CLOEXEC:
+            kept.append(os.readlink(f"/proc/{pid}/fd/{number}"))
+    return kept
+
+
 def check_goes_on(home, in_place):
     os.makedirs(os.path.join(home.source, "vm"))
     home.mount()
@@ -43,11 +54,15 @@ def check_goes_on(home, in_place):
         disk.write(b"a" * MIB)
         before = host_figures(home)
         binary = new_version(home)
+        advice = f"limaquota upgrade {home.mountpoint}"
+        expect(advice in run(binary, "doctor", "--home", home.mountpoint), "doctor does not tell of another version")
         text = run(binary, "upgrade", home.mountpoint)
+        expect(advice not in run(binary, "doctor", "--home", home.mountpoint), "doctor tells of it still")
         expect(f"{home.mountpoint}: served by limaquota " in text, text)
         after = host_figures(home)
         expect(after["supervisor_pid"] == before["supervisor_pid"], f"another daemon: {before}, {after}")
         expect(after["worker_pid"] != before["worker_pid"], f"the same worker: {after}")
+        expect(not kept_by_programs(home.daemon_pid()), f"not closed on exec: {kept_by_programs(home.daemon_pid())}")
         for process in ("supervisor_pid", "worker_pid"):
             expect(binary_of(after[process]) == binary, f"{process} runs {binary_of(after[process])}")
         disk.write(b"b" * MIB)
@@ -86,6 +101,17 @@ def test_who_cannot_take_over_is_refused(new_home):
     time.sleep(0.2)
     expect(home.worker_pid() == worker, "the worker was ended all the same")
     expect("cannot take over from this version" in home.log(), home.log())
+    home.close()
+
+
+def test_a_binary_that_others_may_write_is_refused(new_home):
+    home = new_home()
+    home.mount()
+    binary = new_version(home)
+    os.chmod(binary, 0o777)
+    text = run(binary, "upgrade", home.mountpoint, status=1)
+    expect("is not upgraded" in text and "its log says" in text, text)
+    expect("others than you may write" in home.log(), home.log())
     home.close()
 
 

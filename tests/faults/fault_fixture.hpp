@@ -21,7 +21,8 @@ struct FaultCase {
   std::string rules;
 };
 inline void PrintTo(const FaultCase& fault, std::ostream* out) {
-  *out << fault.filesystem << " " << fault.rules;
+  *out << fault.filesystem << " ";
+  for (const char c : fault.rules) *out << (c == '\n' ? ' ' : c);  // a result is one line
 }
 // "late EIO" on pwrite, one in 20, on ext4: "ext4_pwrite_late_EIO_20".
 std::string name_of(const ::testing::TestParamInfo<FaultCase>& test);

@@ -14,6 +14,8 @@ namespace limaquota::mount_tests {
 
 bool as_root() { return ::geteuid() == 0; }
 
+bool over_io_uring() { return std::getenv("LIMAQUOTA_MOUNT_OPTIONS") != nullptr; }
+
 bool slow_build() {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   return true;

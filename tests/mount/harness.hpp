@@ -36,6 +36,8 @@ const std::vector<Filesystem>& all_filesystems();
 std::vector<Filesystem> tested(const std::vector<Filesystem>& filesystems);
 
 bool as_root();
+// Whether all tests mount so: a lane of its own.
+bool over_io_uring();
 // True under a sanitizer, where a test that merely takes long should do less.
 bool slow_build();
 

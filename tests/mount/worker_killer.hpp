@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <random>
 #include <thread>
 
@@ -13,8 +12,8 @@
 
 namespace limaquota::mount_tests {
 
-// Only then does another worker take over when one is killed: over io_uring nobody does.
-inline bool workers_are_replaced() { return std::getenv("LIMAQUOTA_MOUNT_OPTIONS") == nullptr; }
+// Over io_uring no other worker takes over when one is killed.
+inline bool workers_are_replaced() { return !over_io_uring(); }
 // The line of the log for each.
 inline constexpr char worker_replaced[] = "the worker was ended by signal 9: another one takes over";
 
