@@ -11,13 +11,14 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
+
+#include "fs/preflight.hpp"
 
 namespace limaquota {
 namespace {
@@ -98,11 +99,13 @@ void drop_privileges() {
   // Nothing that is executed from here on gets any more than this process has: no set-id program helps it.
   ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   if (!is_root()) return;
-  constexpr std::array<unsigned, 11> needed{
-      CAP_CHOWN,     CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,  CAP_FSETID,  // files of all users
-      CAP_SETUID,    CAP_SETGID,       CAP_MKNOD,           CAP_SETFCAP,  // made as their callers would
-      CAP_SYS_ADMIN,                                                      // attributes `trusted.*`
-      CAP_SYS_PTRACE};  // a caller's groups, where /proc is mounted with hidepid
+  std::vector<unsigned> needed{
+      CAP_CHOWN,    CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER,  CAP_FSETID,  // files of all users
+      CAP_SETUID,   CAP_SETGID,       CAP_MKNOD,           CAP_SETFCAP,  // made as their callers would
+      CAP_SYS_ADMIN};                                                    // attributes `trusted.*`
+  // Else the groups of a caller could not be seen.
+  const auto proc = mount_of("/proc");
+  if (proc && proc->super_options.find("hidepid=") != std::string::npos) needed.push_back(CAP_SYS_PTRACE);
   uint64_t kept = 0;
   for (const unsigned capability : needed) kept |= uint64_t{1} << capability;
   for (unsigned capability = 0; ::prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; ++capability) {

@@ -1,12 +1,14 @@
 #include "fs/handover.hpp"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -65,6 +67,9 @@ void take_over(Handover::Slot& own, uint64_t unique) {
   }
 }
 
+// Nobody who maps it need fear that it shrinks.
+constexpr int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+
 Handover* mapped(int notes, int protection) {
   void* memory = ::mmap(nullptr, sizeof(Handover), protection, MAP_SHARED | MAP_NORESERVE, notes, 0);
   return memory == MAP_FAILED ? nullptr : static_cast<Handover*>(memory);
@@ -78,8 +83,11 @@ constexpr uint64_t own_layout = Handover::version << 40 | sizeof(Handover);
 Handover* handover = nullptr;
 
 Handover* Handover::make() {
-  Fd notes(::memfd_create(memory_name, MFD_CLOEXEC));
-  if (!notes || ::ftruncate(notes.get(), sizeof(Handover)) != 0) return nullptr;
+  Fd notes(::memfd_create(memory_name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  std::signal(SIGXFSZ, SIG_IGN);  // where files may not be so large: an error is enough
+  if (!notes || ::ftruncate(notes.get(), sizeof(Handover)) != 0 ||
+      ::fcntl(notes.get(), F_ADD_SEALS, seals) != 0)
+    return nullptr;
   // All of it is zero, which is what each part starts as.
   Handover* made = mapped(notes.get(), PROT_READ | PROT_WRITE);
   if (made == nullptr) return nullptr;
@@ -91,6 +99,7 @@ Handover* Handover::make() {
 Handover* Handover::map(int notes, bool to_go_on) {
   struct stat st {};
   if (::fstat(notes, &st) != 0 || st.st_size != sizeof(Handover)) return nullptr;
+  if (const int has = ::fcntl(notes, F_GET_SEALS); has < 0 || (has & seals) != seals) return nullptr;
   Handover* known = mapped(notes, to_go_on ? PROT_READ | PROT_WRITE : PROT_READ);
   if (known == nullptr || known->layout == own_layout) return known;
   ::munmap(known, sizeof(Handover));
@@ -108,7 +117,12 @@ bool Handover::keep_words(const std::vector<std::string>& words) {
 
 std::vector<std::string> Handover::words() const {
   std::vector<std::string> words;
-  for (size_t at = 0; at < words_bytes_; at += words.back().size() + 1) words.emplace_back(words_ + at);
+  const std::string_view all(words_, std::min(words_bytes_, most_words));
+  for (size_t at = 0; at < all.size();) {
+    const size_t end = std::min(all.find('\0', at), all.size());
+    words.emplace_back(all.substr(at, end - at));
+    at = end + 1;
+  }
   return words;
 }
 

@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 
 #include "accounting/layout.hpp"
 #include "accounting/usage_text.hpp"
+#include "fs/handover.hpp"
 #include "fs/log.hpp"
 #include "fs/read_names.hpp"
 
@@ -99,6 +101,8 @@ Result<void> LimitStore::load() {
     if (!loaded) return loaded;
   }
   if (!disks && disks.error().value != ENOENT) return disks.error();
+  // A rename that a worker left undone comes again, and is then done to its end.
+  if (handover != nullptr && handover->restarts == 0) end_renames();
   in_force(host_name);
   return {};
 }
@@ -255,6 +259,45 @@ bool LimitStore::move_file(std::string_view from, std::string_view to) {
   return removed || removed.error().value == ENOENT;
 }
 
+Result<struct stat> LimitStore::stat_file(std::string_view name) const {
+  std::string file;
+  const auto dir = directory(name, &file, false);
+  if (!dir) return dir.error();
+  return backing_.sys().fstatat(dir->get(), file.c_str(), AT_SYMLINK_NOFOLLOW);
+}
+
+bool LimitStore::is_one_file(std::string_view a, std::string_view b) const {
+  const auto first = stat_file(a);
+  const auto second = stat_file(b);
+  return first && second && first->st_ino == second->st_ino;
+}
+
+// The host lost its power while an account was renamed: its limit file has both names. The one that stands
+// for nothing goes, or it would be in force for what gets that name some day.
+void LimitStore::end_renames() {
+  const auto stands = [&](std::string_view account) {
+    return backing_.sys()
+        .fstatat(backing_.root(), std::string(account).c_str(), AT_SYMLINK_NOFOLLOW)
+        .
+        operator bool();
+  };
+  const std::vector<std::string> all = names();
+  for (const std::string& name : all) {
+    if (stands(name)) continue;
+    const auto st = stat_file(name);
+    if (!st || st->st_nlink < 2) continue;
+    const bool renamed = std::any_of(all.begin(), all.end(), [&](const std::string& other) {
+      return other != name && stands(other) && is_one_file(name, other);
+    });
+    if (!renamed) continue;
+    std::string file;
+    const auto dir = directory(name, &file, false);
+    if (!dir || !backing_.sys().unlinkat(dir->get(), file.c_str(), 0)) continue;
+    const std::lock_guard lock(mutex_);
+    entries_.erase(name);
+  }
+}
+
 void LimitStore::prepare_to_follow(std::string_view from, std::string_view to) {
   const std::lock_guard lock(files_mutex_);
   if (!unsaved_.empty()) return;
@@ -279,6 +322,8 @@ void LimitStore::stay(std::string_view from, std::string_view to) {
       return;
     if (target != entries_.end()) entries_.erase(target);
   }
+  in_force(to);
+  if (!is_one_file(from, to)) return;
   std::string file;
   const auto dir = directory(to, &file, false);
   const auto removed = dir ? backing_.sys().unlinkat(dir->get(), file.c_str(), 0) : Result<void>(dir.error());

@@ -71,6 +71,9 @@ class LimitStore {
   Parsed<Entry> parse(std::string_view name, std::string_view text) const;
   Limits limits_of(std::string_view account, bool* from_file, bool* damaged) const;
   void in_force(std::string_view name);
+  Result<struct stat> stat_file(std::string_view name) const;
+  bool is_one_file(std::string_view a, std::string_view b) const;
+  void end_renames();
   bool move_file(std::string_view from, std::string_view to);
   void save_unsaved();
   // `*renamed`: the file holds the new text, whatever came after.

@@ -61,10 +61,11 @@ void set_descriptor_limit(DescriptorsFor whom) {
 class Starter {
  public:
   explicit Starter(Fd pipe) : pipe_(std::move(pipe)) {}
-  void tell_ready(std::atomic<bool>& told) {
-    if (told) return abandon();
+  void tell_ready(Handover& notes) {
+    if (notes.told) return abandon();
     say("");
-    told = true;
+    notes.told = true;
+    if (pipe_) notes.descriptor(pipe_.get()).set_use(DescriptorUse::passing);
     pipe_.reset();
   }
   // Its descriptor is another process's business.
@@ -97,11 +98,12 @@ struct Mounted {
   MountOptions options;
   std::string source;
   std::string mountpoint;
+  std::string backing_options;  // those of the filesystem beneath, which a mount in place hides
   int root = -1;
 
   std::vector<std::string> words() const {
-    std::vector<std::string> words{mountpoint, source, options.source, options.mountpoint,
-                                   std::to_string(root)};
+    std::vector<std::string> words{mountpoint,         source,          options.source,
+                                   options.mountpoint, backing_options, std::to_string(root)};
     for (const bool set :
          {options.foreground, options.allow_other, options.refuse_with_edquot, options.io_uring})
       words.emplace_back(set ? "yes" : "no");
@@ -116,6 +118,7 @@ struct Mounted {
     source = *word++;
     options.source = *word++;
     options.mountpoint = *word++;
+    backing_options = *word++;
     root = std::stoi(*word++);
     for (bool* set :
          {&options.foreground, &options.allow_other, &options.refuse_with_edquot, &options.io_uring})
@@ -131,7 +134,9 @@ std::chrono::steady_clock::duration served_for(const Handover& notes) {
 
 // The life of a worker.
 int serve(const Mounted& mounted, Sys& sys, Starter& starter, Handover& notes) {
-  const auto& [options, source, mountpoint, root] = mounted;
+  const MountOptions& options = mounted.options;
+  const std::string& source = mounted.source;
+  const std::string& mountpoint = mounted.mountpoint;
   handover = &notes;
   const bool takes_over = notes.restarts > 0;
   std::vector<int> inherited;
@@ -143,12 +148,11 @@ int serve(const Mounted& mounted, Sys& sys, Starter& starter, Handover& notes) {
   }
   ::umask(0);
   FilesystemOptions filesystem_options;
-  const auto backing_mount = mount_of(source);
-  if (backing_mount) filesystem_options.backing_options = backing_mount->super_options;
+  filesystem_options.backing_options = mounted.backing_options;
   filesystem_options.homes = {mountpoint, source, options.source, options.mountpoint};
   filesystem_options.noatime = std::count(options.flags.begin(), options.flags.end(), "noatime") > 0;
   if (options.refuse_with_edquot) filesystem_options.refusal = EDQUOT;
-  Filesystem fs(sys, Fd(root), filesystem_options);
+  Filesystem fs(sys, Fd(mounted.root), filesystem_options);
   if (const auto started = fs.start(inherited); !started) {
     const std::string why = fmt::format("cannot read {}: {}", source, std::strerror(started.error().value));
     if (!takes_over) return starter.fail_with(why);
@@ -180,7 +184,7 @@ int serve(const Mounted& mounted, Sys& sys, Starter& starter, Handover& notes) {
   });
   notes.serving_since = std::chrono::steady_clock::now().time_since_epoch().count();
   const auto ready = [&] {
-    starter.tell_ready(notes.told);
+    starter.tell_ready(notes);
     if (notes.ready) return;
     log_info("{} is mounted on {}", source, mountpoint);
     notes.ready = true;
@@ -289,6 +293,7 @@ int mount_home(const MountOptions& options, Sys& sys) {
   mounted.source = source;
   mounted.mountpoint = mountpoint;
   mounted.root = root.get();
+  if (const auto backing = mount_of(source)) mounted.backing_options = backing->super_options;
   Handover* notes = Handover::make();
   if (notes == nullptr || !notes->keep_words(mounted.words()))
     return starter.fail_with("no memory for the daemon's notes");

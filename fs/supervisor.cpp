@@ -15,10 +15,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "fs/caller.hpp"
 #include "fs/log.hpp"
@@ -45,8 +47,10 @@ constexpr Clock::duration longest_delay = 10s;
 // A worker that answers nothing for so long hangs. `.usage` never waits for a disk, so a slow one is no hang.
 constexpr auto hang_after = 10s;
 constexpr auto probe_interval = 2s;
-// A new version has so long to come up.
+// A new version has so long to come up, and serves for so long before the one before is given up.
 constexpr auto upgrade_patience = 60s;
+constexpr auto proof_of_life = 2s;
+constexpr auto death_patience = 10s;
 
 // Like fork(2), but with one table of descriptors for both.
 pid_t fork_with_descriptors() {
@@ -63,8 +67,12 @@ pid_t fork_with_descriptors() {
 
 // What is open now is the supervisor's, and stays.
 void mark_lasting(Handover& notes) {
-  for (int fd = 0; fd < 1024; ++fd) {
-    if (::fcntl(fd, F_GETFD) >= 0) notes.descriptor(fd).set_use(DescriptorUse::lasting);
+  std::vector<int> all;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd"))
+    all.push_back(std::atoi(entry.path().filename().c_str()));
+  for (const int fd : all) {
+    const bool is_open = ::fcntl(fd, F_GETFD) >= 0;  // but that of the listing
+    if (is_open && fd < Handover::most_descriptors) notes.descriptor(fd).set_use(DescriptorUse::lasting);
   }
 }
 
@@ -120,6 +128,7 @@ class Supervisor {
       }
       reap();
       end_upgrade();
+      upgrade();
       end_hang();
       if (worker_ < 0 && !status_ && !ending_ && Clock::now() >= next_start_) start();
       end();
@@ -161,25 +170,23 @@ class Supervisor {
     siginfo_t what{};
     const int signal = ::sigtimedwait(&signals_, &what, &most);
     if ((signal == SIGTERM || signal == SIGINT || signal == SIGHUP) && !ending_) ending_ = Clock::now();
-    if (signal == SIGUSR1) upgrade(what.si_pid);
+    if (signal == SIGUSR1) asker_ = what.si_code == SI_USER ? what.si_pid : 0;
   }
 
   // --- going on as another program, see fs/upgrade.hpp ---
 
-  void upgrade(pid_t asker) {
-    end_upgrade();  // of the time before, which may just be through
-    const bool able = notes_.restartable && worker_ > 0 && notes_.serving_since != 0 && !ending_;
-    if (!able) log_warning("no upgrade: nobody can take over from this worker now");
-    const auto binary = able ? binary_of(asker, notes_) : std::nullopt;
+  // When it is asked for, and not beside a worker that takes over.
+  void upgrade() {
+    if (!asker_ || ending_ || notes_.previous != 0 || (worker_ > 0 && notes_.serving_since == 0)) return;
+    const pid_t asker = *asker_;
+    asker_.reset();
+    if (!notes_.restartable) log_warning("no upgrade: nobody can take over from this worker");
+    const auto binary = notes_.restartable ? binary_of(asker, notes_) : std::nullopt;
     Fd own(binary ? ::open("/proc/self/exe", O_PATH | O_CLOEXEC) : -1);
-    if (!own) {
+    if (!own || !end_worker()) {
       ++notes_.refused_upgrades;
       return;
     }
-    ::kill(worker_, SIGKILL);
-    ::waitpid(worker_, nullptr, 0);
-    worker_ = -1;
-    ++notes_.restarts;
     notes_.prober = prober_;
     notes_.descriptor(own.get()).set_use(DescriptorUse::lasting);
     notes_.previous = own.release() + 1;
@@ -188,9 +195,31 @@ class Supervisor {
     ++notes_.failed_upgrades;
   }
 
-  // The program before is kept until this one has shown that it can serve.
+  // False where it does not die soon, waiting for a disk: then it is followed as one that crashed.
+  bool end_worker() {
+    if (worker_ < 0) return true;
+    ::kill(worker_, SIGKILL);
+    const auto end = Clock::now() + death_patience;
+    while (Clock::now() < end) {
+      if (::waitpid(worker_, nullptr, WNOHANG) == worker_) {
+        worker_ = -1;
+        ++notes_.restarts;
+        return true;
+      }
+      std::this_thread::sleep_for(1ms);
+    }
+    log_warning("no upgrade: the worker waits for a disk, and does not end");
+    return false;
+  }
+
+  // The program before is kept until this one has shown that it can serve: it answered, and lived for a
+  // while.
   void end_upgrade() {
-    if (notes_.previous == 0 || notes_.serving_since == 0) return;
+    if (notes_.previous == 0 || notes_.serving_since == 0 || worker_ < 0) return;
+    const auto now = Clock::now().time_since_epoch();
+    if (notes_.answered <= notes_.serving_since ||
+        now - Clock::duration(notes_.serving_since) < proof_of_life)
+      return;
     forget_previous();
     ++notes_.upgrades;
     log_info("upgraded: the worker is process {} now", worker_);
@@ -228,7 +257,7 @@ class Supervisor {
       return;
     }
     ++notes_.restarts;
-    if (notes_.previous != 0 && notes_.serving_since == 0) go_back();
+    if (notes_.previous != 0) go_back();
     if (WIFSIGNALED(how)) {
       log_warning("the worker was ended by signal {}: another one takes over", WTERMSIG(how));
     } else {
@@ -318,6 +347,7 @@ class Supervisor {
   Clock::time_point started_, next_start_;
   int short_lives_ = 0;  // in a row
   std::optional<Clock::time_point> ending_;
+  std::optional<pid_t> asker_;  // for an upgrade; 0: nobody knows
   bool detached_ = false;
   bool told_ready_;
   bool told_slow_ = false;  // of this worker

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "accounting/result.hpp"
@@ -157,13 +158,14 @@ class Tree {
   std::optional<LimitMove> limit_that_follows(const Inode& parent, const char* name, const Inode& new_parent,
                                               const char* new_name, const Victim& source,
                                               const Victim* exchanged, LimitGoes* goes) const;
+  void make_durable(const Inode& directory) const;
   bool renamed_before(Inode& parent, const char* name, Inode& new_parent, const char* new_name);
   // False where something could not be looked at.
   bool move_below(int dir, AccountId from, Role role, AccountId account);
 
   // --- scan (tree_scan.cpp) ---
   struct Links;
-  std::optional<Bytes> bytes_below(int dir, const char* name) const;
+  std::optional<Bytes> bytes_below(int dir, const char* name, std::set<ino_t>& linked) const;
   Result<void> scan_directory(int dir, Role role, AccountId account, Links& links);
   Result<void> scan_entry(int dir, Role role, AccountId account, const std::string& name, Links& links);
   void adopt(NodeId id, int dir, const std::string& name, const struct stat& st);

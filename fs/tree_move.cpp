@@ -210,6 +210,11 @@ std::optional<Tree::LimitMove> Tree::limit_that_follows(const Inode& parent, con
   return back;
 }
 
+void Tree::make_durable(const Inode& directory) const {
+  const auto fd = backing_.sys().openat(directory.path.get(), ".", O_RDONLY | O_DIRECTORY, 0);
+  if (fd) (void)!backing_.sys().fsync(fd->get());
+}
+
 // Whether a request that came again was carried out: then what it was to move is there, the scan found it
 // there, and only its limit may have yet to follow.
 bool Tree::renamed_before(Inode& parent, const char* name, Inode& new_parent, const char* new_name) {
@@ -224,7 +229,10 @@ bool Tree::renamed_before(Inode& parent, const char* name, Inode& new_parent, co
     if (const auto other = look_at(parent, name))
       limit = limit_move(new_parent, new_name, parent, name, other->st.st_mode);
   }
-  if (limit) limits_.follow(limit->from, limit->to);
+  if (limit) {
+    for (const Inode* directory : {&parent, &new_parent}) make_durable(*directory);
+    limits_.follow(limit->from, limit->to);
+  }
   return true;
 }
 
@@ -296,7 +304,11 @@ Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, co
   }
   const auto left = renamed(source, parent, new_parent, new_name);
   if (exchange) (void)renamed(target, new_parent, parent, name);
-  if (limit) limits_.follow(limit->from, limit->to);
+  if (limit) {
+    // The old name of the limit must not go before that of the VM is on the disk.
+    for (const Inode* directory : {&parent, &new_parent}) make_durable(*directory);
+    limits_.follow(limit->from, limit->to);
+  }
   if (left && !exchange) accounts_.closed(left->role, left->account);
   accounts_.changed(parent.charge.role, parent.charge.account, name);
   accounts_.changed(new_parent.charge.role, new_parent.charge.account, new_name);

@@ -121,18 +121,22 @@ Result<void> Tree::scan() {
   return {};
 }
 
-// What du says of a directory and all in it; nothing where something cannot be looked at.
-std::optional<Bytes> Tree::bytes_below(int dir, const char* name) const {
+// What du says of a directory and all in it; nothing where something cannot be looked at. What has several
+// names counts once: `linked` are those that were seen.
+std::optional<Bytes> Tree::bytes_below(int dir, const char* name, std::set<ino_t>& linked) const {
   Sys& sys = backing_.sys();
   const auto st = sys.fstatat(dir, name, AT_SYMLINK_NOFOLLOW);
   if (!st) return st.error().value == ENOENT ? std::optional(Bytes(0)) : std::nullopt;
   Bytes bytes = Bytes::of_st_blocks(st->st_blocks);
-  if (!S_ISDIR(st->st_mode)) return bytes;
+  if (!S_ISDIR(st->st_mode)) {
+    const bool is_known = st->st_nlink > 1 && !linked.insert(st->st_ino).second;
+    return is_known ? Bytes(0) : bytes;
+  }
   const auto below = sys.openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
   const auto names = below ? read_names(sys, below->get()) : Result<std::vector<std::string>>(below.error());
   if (!names) return std::nullopt;
   for (const std::string& child : *names) {
-    const auto more = bytes_below(below->get(), child.c_str());
+    const auto more = bytes_below(below->get(), child.c_str(), linked);
     if (!more) return std::nullopt;
     bytes += *more;
   }
@@ -143,8 +147,9 @@ std::optional<Bytes> Tree::bytes_below(int dir, const char* name) const {
 // it.
 void Tree::recharge_limit_files() {
   const std::lock_guard lock(limit_files_mutex_);
-  const auto quota = bytes_below(backing_.root(), std::string(quota_directory).c_str());
-  const auto usage = bytes_below(backing_.root(), std::string(usage_directory).c_str());
+  std::set<ino_t> linked;
+  const auto quota = bytes_below(backing_.root(), std::string(quota_directory).c_str(), linked);
+  const auto usage = bytes_below(backing_.root(), std::string(usage_directory).c_str(), linked);
   limit_files_unknown_ = !quota || !usage;
   if (limit_files_unknown_) return;
   const Bytes bytes = *quota + *usage;

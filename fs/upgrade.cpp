@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <climits>
@@ -15,11 +17,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <map>
 #include <thread>
 
 #include "fs/log.hpp"
+#include "fs/preflight.hpp"
 
 namespace limaquota {
 namespace {
@@ -87,13 +88,36 @@ std::string said_at_try(int binary, int notes) {
   return said;
 }
 
-pid_t parent_of(pid_t pid) {
-  std::ifstream file(fmt::format("/proc/{}/stat", pid));
-  std::string text;
-  std::getline(file, text);
-  const size_t name_end = text.rfind(')');  // its name may hold anything
-  if (name_end == std::string::npos || name_end + 4 > text.size()) return 0;
-  return std::atoi(text.c_str() + name_end + 4);
+Fd process_directory(pid_t pid) {
+  return Fd(::open(fmt::format("/proc/{}", pid).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+}
+
+std::optional<uid_t> owner_of(int fd) {
+  struct stat st {};
+  return ::fstat(fd, &st) == 0 ? std::optional(st.st_uid) : std::nullopt;
+}
+
+bool below_own_mount(const std::string& path) {
+  const auto mount = mount_of(path);
+  return mount && mount->type == "fuse.limaquota";
+}
+
+std::string notes_link() { return fmt::format("/memfd:{} (deleted)", Handover::memory_name); }
+
+// The daemon whose supervisor is this process, if `file`, an entry of its descriptors, is its notes. Others
+// may have made it what they like, between one look and the next, too.
+std::optional<Daemon> daemon_of(pid_t pid, const std::string& file) {
+  const Fd notes(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!notes || link_text(fmt::format("/proc/self/fd/{}", notes.get())) != notes_link()) return std::nullopt;
+  Daemon daemon;
+  daemon.supervisor = pid;
+  if (::fstat(notes.get(), &daemon.notes_file) != 0) return std::nullopt;
+  daemon.notes = Handover::map(notes.get(), false);
+  if (daemon.notes == nullptr) return daemon;
+  const auto words = daemon.notes->words();
+  if (daemon.notes->supervisor != pid || words.empty()) return std::nullopt;
+  daemon.mountpoint = words.front();
+  return daemon;
 }
 
 // Nobody else may have put it there, should `asker` be another process by now than the one that asked.
@@ -119,12 +143,18 @@ void set_close_on_exec(bool close) {
 }
 
 std::optional<Fd> binary_of(pid_t asker, const Handover& notes) {
-  Fd binary(::open(fmt::format("/proc/{}/exe", asker).c_str(), O_PATH | O_CLOEXEC));
-  std::string name = link_text(fmt::format("/proc/{}/exe", asker));
-  if (!binary) {
-    name = own_path();
-    binary = Fd(::open(name.c_str(), O_PATH | O_CLOEXEC));
+  // By a descriptor of the process, which is the same for as long as it is looked at. Of another user's, who
+  // may have its number by now, nothing is executed.
+  const Fd process = process_directory(asker);
+  const bool own = process && owner_of(process.get()) == ::geteuid();
+  Fd binary(own ? ::openat(process.get(), "exe", O_PATH | O_CLOEXEC) : -1);
+  std::string name = binary ? link_text(fmt::format("/proc/self/fd/{}", binary.get())) : own_path();
+  // What lies below a mount cannot be opened without its daemon, which may be this one.
+  if (below_own_mount(name)) {
+    log_warning("no upgrade: {} lies in a mount of limaquota: copy it elsewhere first", name);
+    return std::nullopt;
   }
+  if (!binary) binary = Fd(::open(name.c_str(), O_PATH | O_CLOEXEC));
   if (!binary) {
     log_warning("no upgrade: cannot open {}: {}", name, std::strerror(errno));
     return std::nullopt;
@@ -157,28 +187,27 @@ int try_notes(int notes) {
 }
 
 std::vector<Daemon> daemons() {
-  std::map<pid_t, Daemon> found;
-  const std::string wanted = fmt::format("/memfd:{} (deleted)", Handover::memory_name);
+  std::vector<Daemon> found;
   std::error_code none;
-  for (const auto& process : std::filesystem::directory_iterator("/proc", none)) {
-    const pid_t pid = std::atoi(process.path().filename().c_str());
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", none)) {
+    const pid_t pid = std::atoi(entry.path().filename().c_str());
+    Fd process = pid > 0 ? process_directory(pid) : Fd();
     // Of processes that may not be looked at there is no list.
-    for (const auto& entry : std::filesystem::directory_iterator(process.path() / "fd", none)) {
-      if (pid <= 0 || link_text(entry.path()) != wanted) continue;
-      const Fd notes(::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC));
-      Daemon& daemon = found[pid];
-      daemon.supervisor = pid;
-      daemon.notes = Handover::map(notes.get(), false);
-      if (daemon.notes != nullptr) daemon.mountpoint = daemon.notes->words().front();
+    for (const auto& file : std::filesystem::directory_iterator(entry.path() / "fd", none)) {
+      if (!process || link_text(file.path()) != notes_link()) continue;
+      auto daemon = daemon_of(pid, file.path());
+      // A worker has the descriptors of its supervisor, which comes first.
+      const bool is_known = std::any_of(found.begin(), found.end(), [&](const Daemon& one) {
+        return daemon && one.notes_file.st_ino == daemon->notes_file.st_ino;
+      });
+      if (daemon && !is_known && owner_of(process.get()) == daemon->notes_file.st_uid) {
+        daemon->process = std::move(process);
+        found.push_back(std::move(*daemon));
+      }
       break;
     }
   }
-  // A worker has the same descriptors as its supervisor, which is its parent.
-  std::vector<Daemon> all;
-  for (const auto& [pid, daemon] : found) {
-    if (!found.contains(parent_of(pid))) all.push_back(daemon);
-  }
-  return all;
+  return found;
 }
 
 Upgraded upgrade(const Daemon& daemon, const std::function<void()>& waiting) {
@@ -186,9 +215,12 @@ Upgraded upgrade(const Daemon& daemon, const std::function<void()>& waiting) {
   const uint32_t done = notes.upgrades;
   const uint32_t refused = notes.refused_upgrades;
   const uint32_t failed = notes.failed_upgrades;
-  if (::kill(daemon.supervisor, SIGUSR1) != 0) return Upgraded::silent;
+  const auto send = [&](int signal) {
+    return ::syscall(SYS_pidfd_send_signal, daemon.process.get(), signal, nullptr, 0) == 0;
+  };
+  if (!send(SIGUSR1)) return Upgraded::silent;
   const auto end = std::chrono::steady_clock::now() + longest_upgrade;
-  while (std::chrono::steady_clock::now() < end && ::kill(daemon.supervisor, 0) == 0) {
+  while (std::chrono::steady_clock::now() < end && send(0)) {
     if (notes.upgrades != done) return Upgraded::done;
     if (notes.refused_upgrades != refused) return Upgraded::refused;
     if (notes.failed_upgrades != failed) return Upgraded::failed;

@@ -1,11 +1,13 @@
 // Upgrading a live mount: the daemon goes on as another binary, in the same process, while programs wait.
 //
-// Whoever asks sends SIGUSR1 to the supervisor. That tries the asker's own binary, or, where it may not be
-// read, what lies where its own came from: it has to print the layout of its notes. Then the worker is ended,
-// as a crash would, and the supervisor executes the binary with the descriptors of its mount and its notes
-// (fs/handover.hpp). A binary whose worker does not come to serve is given up, for the one before.
+// Whoever asks sends SIGUSR1 to the supervisor. That tries the asker's own binary, or, where it is another
+// user's process, what lies where its own came from: it has to print the layout of its notes. Then the worker
+// is ended, as a crash would, and the supervisor executes the binary with the descriptors of its mount and
+// its notes (fs/handover.hpp). A binary whose worker does not come to serve, and goes on for a while, is
+// given up for the one before.
 #pragma once
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <functional>
@@ -39,6 +41,8 @@ int try_notes(int notes);
 // --- for whoever asks ---
 struct Daemon {
   pid_t supervisor = 0;
+  Fd process;  // its directory in /proc, which never stands for another
+  struct stat notes_file {};
   std::string mountpoint;
   const Handover* notes = nullptr;  // null where this program cannot take over from that one
 };

@@ -49,6 +49,8 @@ int run_upgrade(const std::string& mountpoint) {
   std::vector<Daemon> wanted = daemons();
   if (!mountpoint.empty()) {
     const std::string path = real_path(mountpoint);
+    if (!is_mountpoint(path))
+      throw Refusal(fmt::format("{} is not mounted: there is nothing to upgrade", escape_name(path)));
     std::erase_if(wanted, [&](const Daemon& one) { return one.notes != nullptr && one.mountpoint != path; });
     const bool known =
         std::any_of(wanted.begin(), wanted.end(), [](const Daemon& one) { return one.notes != nullptr; });

@@ -71,7 +71,7 @@ def check_goes_on(home, in_place):
         expect(home.account("vm")["used"] >= 2 * MIB, str(home.account("vm")))
         expect(home.account("vm")["limit"] == 8 * MIB, str(home.account("vm")))
         # And once more, from there.
-        run(home.limaquota, "upgrade")
+        run(home.limaquota, "upgrade", home.mountpoint)
         expect(binary_of(home.daemon_pid()) == home.limaquota, "the daemon does not run the other binary again")
         disk.write(b"c" * MIB)
         # A crash is still survived, and hangs are still looked for.
@@ -115,8 +115,45 @@ def test_a_binary_that_others_may_write_is_refused(new_home):
     home.close()
 
 
+def test_a_binary_in_the_mount_itself_is_refused(new_home):
+    home = new_home()
+    home.mount()
+    inside = os.path.join(home.mountpoint, "new-limaquota")
+    shutil.copy2(home.limaquota, inside)
+    run(inside, "upgrade", home.mountpoint, status=1)
+    expect("lies in a mount of limaquota" in home.log(), home.log())
+    os.remove(inside)
+    home.close()
+
+
+def test_two_at_once_are_both_told_of_success(new_home):
+    home = new_home()
+    home.mount()
+    askers = [subprocess.Popen([home.limaquota, "upgrade", home.mountpoint], stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True) for _ in range(3)]
+    for asker in askers:
+        text = asker.communicate(timeout=60)[0]
+        expect(asker.returncode == 0, f"status {asker.returncode}: {text}")
+    home.close()
+
+
+def test_others_notes_are_no_daemon(new_home):
+    """Whoever calls some memory of his own so: it is too small, it holds nothing, it may shrink."""
+    home = new_home()
+    home.mount()
+    fakes = [os.memfd_create("limaquota-notes") for _ in range(2)]
+    os.ftruncate(fakes[1], 64 * MIB)
+    try:
+        text = run(home.limaquota, "upgrade", home.mountpoint)
+        expect("served by" in text, text)
+    finally:
+        for fake in fakes:
+            os.close(fake)
+    home.close()
+
+
 def test_says_where_there_is_nothing_to_do(new_home):
     home = new_home()
     text = home.run("upgrade", home.mountpoint, status=1)
-    expect("no daemon of yours serves" in text, text)
+    expect("is not mounted" in text, text)
     home.run("upgrade", "/nonexistent/place", status=1)

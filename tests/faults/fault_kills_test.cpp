@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -343,7 +344,7 @@ TEST_P(KillOfHangingWorker, DoesNotKeepSigtermWaiting) {
 INSTANTIATE_TEST_SUITE_P(Fault, KillOfHangingWorker, ::testing::ValuesIn(on({"ext4"}, {"readlink:hang:1"})),
                          name_of);
 
-// The daemon goes on as another binary, which is a copy of its own.
+// The daemon goes on as another binary, which is a copy of its own with faults of its own.
 class KilledForAnUpgrade : public FaultTest {
  protected:
   void SetUp() override {
@@ -361,25 +362,28 @@ class KilledForAnUpgrade : public FaultTest {
   Fd disk_;
 };
 
-TEST_P(KilledForAnUpgrade, GoesBackWhereItDoesNotComeUp) {
-  faults_on();
-  int status = -1;
-  std::thread upgrading([&] { status = upgrade(); });
-  EXPECT_TRUE(eventually([&] { return home().log().find("going back") != std::string::npos; }, 30));
-  std::ofstream(scratch_->path() / "faults").close();
-  upgrading.join();
-  EXPECT_EQ(status, 2) << "failed";
-  EXPECT_EQ(write_range(disk_.get(), 0, MiB).error, 0);
+TEST_P(KilledForAnUpgrade, GoesBackWhereItDoesNotServe) {
+  const fs::path faults_of_new = scratch_->path() / "faults.new";
+  std::ofstream(faults_of_new) << GetParam().rules << "\n";
+  std::atomic<bool> done = false;
+  std::thread writer([&] {
+    for (uint64_t at = 0; !done; at = (at + 1) % 256)
+      ASSERT_EQ(write_range(disk_.get(), at * 4 * KiB, 4 * KiB).error, 0);
+  });
+  EXPECT_EQ(upgrade(), 2) << "failed";
+  EXPECT_NE(home().log().find("going back"), std::string::npos);
   EXPECT_EQ(serving(), limaquota_binary());
+  fs::remove(faults_of_new);
   EXPECT_EQ(upgrade(), 0);
   EXPECT_EQ(serving(), binary_);
-  EXPECT_TRUE(has_pattern(disk_.get(), 0, MiB));
+  done = true;
+  writer.join();
   EXPECT_EQ(home().figure("_host", "supervisor_pid"), static_cast<uint64_t>(home().daemon()));
   disk_.close();
 }
 
-INSTANTIATE_TEST_SUITE_P(Fault, KilledForAnUpgrade, ::testing::ValuesIn(on({"ext4"}, {"getdents:EIO:1"})),
-                         name_of);
+INSTANTIATE_TEST_SUITE_P(Fault, KilledForAnUpgrade,
+                         ::testing::ValuesIn(on({"ext4"}, {"getdents:EIO:1", "pwrite:kill:1"})), name_of);
 
 // A disk so slow that reading the home takes longer than a worker may hang.
 class SlowTakeover : public FaultTest {};

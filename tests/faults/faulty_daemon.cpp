@@ -1,9 +1,12 @@
 // limaquota_faulty mount -f [-o OPTION]... [SOURCE] MOUNTPOINT: the daemon on system calls that fail as the
 // file says that LIMAQUOTA_FAULTS names, seeded with LIMAQUOTA_FAULTS_SEED.
+// A copy of it by another name, which has taken over, adds ".NAME" to that of the file.
 // limaquota_faulty upgrade MOUNTPOINT: asks a daemon to go on as this binary; 0 where it does.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <string>
 
 #include "fs/mount_home.hpp"
 #include "fs/upgrade.hpp"
@@ -29,7 +32,9 @@ int main(int argc, char** argv) {
   if (control_file != nullptr && argc == 4 && std::strcmp(argv[1], limaquota::take_over_command) == 0) {
     const int notes = std::atoi(argv[2]);
     if (std::strcmp(argv[3], limaquota::try_option) == 0) return limaquota::try_notes(notes);
-    limaquota::FaultySys sys(control_file, seed_number);
+    const std::string name = std::filesystem::read_symlink("/proc/self/exe").filename();
+    const std::string suffix = name == "limaquota_faulty" ? "" : "." + name;
+    limaquota::FaultySys sys(control_file + suffix, seed_number);
     return limaquota::take_over_home(notes, sys);
   }
   if (control_file == nullptr || argc < 4 || std::strcmp(argv[1], "mount") != 0) {

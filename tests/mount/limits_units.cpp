@@ -8,6 +8,7 @@
 
 #include "tests/mount/limits_fill.hpp"
 #include "tests/mount/own_filesystem.hpp"
+#include "tests/mount/worker_killer.hpp"
 
 namespace limaquota::mount_tests {
 namespace {
@@ -86,6 +87,28 @@ TEST_P(LargeUnitTest, OverwritingAtTheLimitIsNotRefused) {
 }
 
 LIMAQUOTA_ON(LargeUnitTest, "tmpfs", "ext4", "xfs");
+
+// In place the mount hides what it lies on from the worker that takes over.
+class LargeUnitTakenOverTest : public LargeUnitTest {
+ protected:
+  MountSetup setup() const override { return {.in_place = true, .options = {}}; }
+};
+
+TEST_P(LargeUnitTakenOverTest, TheLimitHoldsAsBefore) {
+  if (!workers_are_replaced()) GTEST_SKIP() << "over io_uring nobody takes over";
+  home().expect_log(worker_replaced);
+  const pid_t worker = home().worker();
+  ASSERT_TRUE(kill_worker(home()));
+  ASSERT_TRUE(eventually([&] { return home().worker() > 0 && home().worker() != worker; }, 30));
+  OvershootWatch watch(home(), "vm");
+  const Fd disk = create_file(vm_ / "disk");
+  ASSERT_EQ(::ftruncate(disk.get(), static_cast<off_t>(10 * GiB)), 0);
+  EXPECT_EQ(write_scattered(disk.get(), 0, 10 * GiB, 4 * KiB, 3 * MiB).error, ENOSPC);
+  EXPECT_EQ(::fsync(disk.get()), 0);
+  EXPECT_LE(watch.stop(), limit);
+}
+
+LIMAQUOTA_ON(LargeUnitTakenOverTest, "tmpfs", "ext4");
 
 }  // namespace
 }  // namespace limaquota::mount_tests

@@ -106,6 +106,9 @@ class PowerLossTest : public OwnFilesystemTest {
       EXPECT_EQ(std::stoull(figures["used"]), du(entry.path())) << name;
     }
     EXPECT_EQ(marks.size(), static_cast<size_t>(vms));
+    // Nor does any stay for a name that is no more.
+    const fs::directory_iterator files(home / ".quota");
+    EXPECT_EQ(std::distance(begin(files), end(files)), vms);
   }
 
   void mount_and_judge(const fs::path& image) {

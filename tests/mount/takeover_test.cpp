@@ -272,6 +272,30 @@ TEST_P(FewDescriptorsTakenOverTest, WhatIsOpenGoesOn) {
 
 LIMAQUOTA_ON(FewDescriptorsTakenOverTest, "ext4");
 
+// Whoever starts the daemon may have many descriptors open, and hand them on.
+class ManyInheritedTest : public TakeoverTest {
+ protected:
+  void SetUp() override {
+    rlimit limit{};
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+    if (limit.rlim_cur < 2000) GTEST_SKIP() << "the limit is " << limit.rlim_cur;
+    std::vector<Fd> many;
+    for (int i = 0; i < 1200; ++i) {
+      many.emplace_back(::open("/dev/null", O_RDONLY));  // without O_CLOEXEC
+      ASSERT_TRUE(many.back()) << i;
+    }
+    TakeoverTest::SetUp();
+  }
+};
+
+TEST_P(ManyInheritedTest, TheDaemonsOwnStayOpen) {
+  const Fd file = create_file(mount() / "file");
+  for (int round = 0; round < 2; ++round) replace_worker();
+  EXPECT_EQ(write_range(file.get(), 0, MiB).error, 0);
+}
+
+LIMAQUOTA_ON(ManyInheritedTest, "ext4");
+
 // Some that start others do not care for their children's end, and hand that on.
 class IgnoredChildrenTest : public TakeoverTest {
  protected:
