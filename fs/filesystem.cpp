@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "accounting/layout.hpp"
+#include "fs/handover.hpp"
 
 namespace limaquota {
 namespace {
@@ -47,7 +48,15 @@ Result<void> Filesystem::start(const std::vector<int>& descriptors) {
   const auto scanned = tree.scan();
   if (!scanned) return scanned;
   if (!descriptors.empty()) {
-    if (const auto taken = tree.take_over(descriptors); !taken) return taken;
+    std::vector<int> of_tree;
+    for (const int fd : descriptors) {
+      if (handover->descriptor(fd).use() == DescriptorUse::text) {
+        virtual_tree.take_over_text(fd);
+      } else {
+        of_tree.push_back(fd);
+      }
+    }
+    if (const auto taken = tree.take_over(of_tree); !taken) return taken;
   }
   memory.take_over();
   // Who waits already waits no longer for the disk: whoever is refused for the host's sake syncs it first.

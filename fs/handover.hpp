@@ -34,7 +34,8 @@ enum class DescriptorUse : uint8_t {
   inode,        // O_PATH, of an inode that the kernel knows
   file,         // open file of the kernel's, through the page cache
   direct_file,  // open file of the kernel's, by direct I/O
-  directory     // open directory of the kernel's
+  directory,    // open directory of the kernel's
+  text          // what an open file below `.usage` shows; its handle stands where lookups do
 };
 
 // What a request was about to do to a name, noted before its system call: the inodes that stood there.

@@ -48,6 +48,7 @@ std::string own_path() {
 
 void execute(int binary, std::vector<std::string> words) {
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   ::execveat(binary, "", argv.data(), environ, AT_EMPTY_PATH);

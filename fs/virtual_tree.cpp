@@ -217,32 +217,34 @@ Result<std::pair<VirtualTree::Node, uint64_t>> VirtualTree::create(NodeId parent
   return std::pair{Node{id, stat_of(id, *path, Kind::quota_file)}, *opened};
 }
 
-// A read from the beginning finds the figures of that moment; what follows belongs to the same moment.
 Result<std::string> VirtualTree::read(NodeId node, uint64_t handle, size_t size, uint64_t offset) {
   const auto path = path_of(node);
   if (!path) return Errno{ESTALE};
-  std::string text;
-  if (in_tree(*path, quota_directory)) {
-    text = quota_.text(below(*path));
-  } else {
-    bool known = false;
-    if (offset > 0) {
-      const std::lock_guard lock(mutex_);
-      if (const auto found = texts_.find(handle); found != texts_.end()) {
-        known = true;
-        text = found->second;
-      }
-    }
-    if (!known) {
-      auto fresh = usage_.text(below(*path));
-      if (!fresh) return Errno{ENOENT};
-      text = std::move(*fresh);
-      const std::lock_guard lock(mutex_);
-      texts_[handle] = text;
-    }
+  if (!in_tree(*path, quota_directory)) return read_usage(*path, handle, size, offset);
+  const std::string text = quota_.text(below(*path));
+  return offset < text.size() ? text.substr(offset, size) : std::string();
+}
+
+// A read from the beginning finds the figures of that moment; what follows belongs to the same moment.
+Result<std::string> VirtualTree::read_usage(const std::string& path, uint64_t handle, size_t size,
+                                            uint64_t offset) {
+  if (offset > 0) {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = texts_.find(handle); found != texts_.end())
+      return found->second.part(size, offset);
   }
-  if (offset >= text.size()) return std::string();
-  return text.substr(offset, size);
+  auto fresh = usage_.text(below(path));
+  if (!fresh) return Errno{ENOENT};
+  KeptText text(handle, std::move(*fresh));
+  std::string part = text.part(size, offset);
+  const std::lock_guard lock(mutex_);
+  texts_.insert_or_assign(handle, std::move(text));
+  return part;
+}
+
+void VirtualTree::take_over_text(int descriptor) {
+  const std::lock_guard lock(mutex_);
+  texts_.insert_or_assign(KeptText::handle_of(descriptor), KeptText(descriptor));
 }
 
 Result<size_t> VirtualTree::write(NodeId node, uint64_t handle, std::string_view data, uint64_t offset,

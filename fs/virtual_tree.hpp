@@ -14,6 +14,7 @@
 
 #include "accounting/result.hpp"
 #include "fs/inode.hpp"
+#include "fs/kept_text.hpp"
 #include "fs/quota_files.hpp"
 #include "fs/usage_files.hpp"
 
@@ -42,6 +43,8 @@ class VirtualTree {
   };
   Result<std::vector<Child>> list(NodeId id);
 
+  // A text that the worker before had kept for an open file.
+  void take_over_text(int descriptor);
   Result<uint64_t> open(NodeId id, int flags);
   Result<std::pair<Node, uint64_t>> create(NodeId parent, std::string_view name, bool exclusive,
                                            bool truncate);
@@ -68,6 +71,7 @@ class VirtualTree {
   // A handle for the open or create in service; the same where that comes again.
   uint64_t handle_for_request(bool writes);
   Result<uint64_t> open_file(const std::string& path, int flags, uint64_t handle);
+  Result<std::string> read_usage(const std::string& path, uint64_t handle, size_t size, uint64_t offset);
 
   UsageFiles& usage_;
   QuotaFiles& quota_;
@@ -77,8 +81,8 @@ class VirtualTree {
   // guarded by mutex_
   std::map<std::string, NodeId, std::less<>> ids_;
   std::unordered_map<NodeId, std::string> paths_;
-  std::unordered_map<uint64_t, std::string>
-      texts_;  // of an open `.usage` file: what its beginning was read with
+  // Of an open `.usage` file: what its beginning was read with.
+  std::unordered_map<uint64_t, KeptText> texts_;
   uint64_t next_handle_;
 };
 

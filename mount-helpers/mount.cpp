@@ -99,7 +99,8 @@ void add_mount(CLI::App& program, int& status) {
           "-o", arguments->options,
           "Mount options: allow_other, edquot (refuse with EDQUOT rather than ENOSPC: guests then see "
           "an I/O error and are not paused), io_uring (faster small requests; needs Linux 6.14 with "
-          "fuse.enable_uring=Y), ro, dev, suid, noexec, noatime, ...")
+          "fuse.enable_uring=Y, and a crash of the daemon then ends the mount), ro, dev, suid, noexec, "
+          "noatime, ...")
       ->option_text("OPTION[,OPTION...]")
       ->delimiter(',')
       ->allow_extra_args(false)

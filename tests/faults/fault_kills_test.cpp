@@ -216,7 +216,7 @@ INSTANTIATE_TEST_SUITE_P(Fault, KillOfTheDoubtful,
 class KilledLimitFollows : public KilledAtACall {
  protected:
   void SetUp() override {
-    FaultTest::SetUp();
+    KilledAtACall::SetUp();
     if (!home_) return;
     home().make_vm("one");
     home().make_vm("two");

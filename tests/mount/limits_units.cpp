@@ -42,17 +42,19 @@ class LargeUnitTest : public OwnFilesystemTest {
     ASSERT_EQ(errno_of(::ioctl(fd.get(), FS_IOC_FSSETXATTR, &attributes)), 0);
   }
 
+  void write_scattered_up_to_the_limit() {
+    OvershootWatch watch(home(), "vm");
+    const Fd disk = create_file(vm_ / "disk");
+    ASSERT_EQ(::ftruncate(disk.get(), static_cast<off_t>(10 * GiB)), 0);
+    EXPECT_EQ(write_scattered(disk.get(), 0, 10 * GiB, 4 * KiB, 3 * MiB).error, ENOSPC);
+    EXPECT_EQ(::fsync(disk.get()), 0);
+    EXPECT_LE(watch.stop(), limit);
+  }
+
   fs::path vm_;
 };
 
-TEST_P(LargeUnitTest, ScatteredSmallWritesStayWithinTheLimit) {
-  OvershootWatch watch(home(), "vm");
-  const Fd disk = create_file(vm_ / "disk");
-  ASSERT_EQ(::ftruncate(disk.get(), static_cast<off_t>(10 * GiB)), 0);
-  EXPECT_EQ(write_scattered(disk.get(), 0, 10 * GiB, 4 * KiB, 3 * MiB).error, ENOSPC);
-  EXPECT_EQ(::fsync(disk.get()), 0);
-  EXPECT_LE(watch.stop(), limit);
-}
+TEST_P(LargeUnitTest, ScatteredSmallWritesStayWithinTheLimit) { write_scattered_up_to_the_limit(); }
 
 TEST_P(LargeUnitTest, SequentialWriterStaysWithinTheLimitAndComesNear) {
   OvershootWatch watch(home(), "vm");
@@ -100,12 +102,7 @@ TEST_P(LargeUnitTakenOverTest, TheLimitHoldsAsBefore) {
   const pid_t worker = home().worker();
   ASSERT_TRUE(kill_worker(home()));
   ASSERT_TRUE(eventually([&] { return home().worker() > 0 && home().worker() != worker; }, 30));
-  OvershootWatch watch(home(), "vm");
-  const Fd disk = create_file(vm_ / "disk");
-  ASSERT_EQ(::ftruncate(disk.get(), static_cast<off_t>(10 * GiB)), 0);
-  EXPECT_EQ(write_scattered(disk.get(), 0, 10 * GiB, 4 * KiB, 3 * MiB).error, ENOSPC);
-  EXPECT_EQ(::fsync(disk.get()), 0);
-  EXPECT_LE(watch.stop(), limit);
+  write_scattered_up_to_the_limit();
 }
 
 LIMAQUOTA_ON(LargeUnitTakenOverTest, "tmpfs", "ext4");

@@ -74,7 +74,7 @@ class SoakTest : public MountTest {
 };
 
 TEST_P(SoakTest, MemoryDescriptorsAndFiguresStayFlat) {
-  const auto seconds = std::chrono::seconds(environment_number("LIMAQUOTA_SOAK_SECONDS", 15));
+  const auto seconds = std::chrono::seconds(environment_number("LIMAQUOTA_SOAK_SECONDS", 8));
   const uint64_t first_seed = environment_number("LIMAQUOTA_SEED", 1);
   constexpr size_t fewest = 6;
   std::vector<uint64_t> memories;

@@ -95,6 +95,26 @@ TEST_P(TakeoverTest, AFileThatNobodyMayOpenComesToRest) {
   EXPECT_TRUE(home().comes_to_rest("vm", 10));
 }
 
+TEST_P(TakeoverTest, FiguresThatAreReadInPartsAreOfOneMoment) {
+  const fs::path vm = home().make_vm("vm");
+  const Fd usage(::open((mount() / ".usage" / "vm").c_str(), O_RDONLY));
+  std::array<char, 4096> buffer{};
+  std::string text(buffer.data(), static_cast<size_t>(::read(usage.get(), buffer.data(), 20)));
+  ASSERT_EQ(text.size(), 20U);
+  const std::string whole = read_text(mount() / ".usage" / "vm");
+  // Longer figures than before.
+  ASSERT_EQ(write_range(create_file(vm / "disk").get(), 0, 16 * MiB).error, 0);
+  for (int round = 0; round < 2; ++round) {
+    replace_worker();
+    const ssize_t got = ::read(usage.get(), buffer.data(), round == 0 ? 30 : buffer.size());
+    ASSERT_GT(got, 0);
+    text.append(buffer.data(), static_cast<size_t>(got));
+  }
+  EXPECT_EQ(text, whole);
+  replace_worker();
+  EXPECT_EQ(::read(usage.get(), buffer.data(), buffer.size()), 0);
+}
+
 TEST_P(TakeoverTest, NamesAreMadeOnceAndNoErrorIsSeen) {
   const fs::path vm = home().make_vm("vm");
   const uint64_t rounds = environment_number("LIMAQUOTA_TAKEOVER_ROUNDS", slow_build() ? 100 : 300);
@@ -191,40 +211,52 @@ TEST_P(HeldWorkerTest, IsLeftToItsDebugger) {
 
 LIMAQUOTA_ON(HeldWorkerTest, "ext4");
 
+// While it lives, what this process starts may have so many descriptors, until it asks for more.
+class SoftDescriptorLimit {
+ public:
+  explicit SoftDescriptorLimit(rlim_t soft) {
+    EXPECT_EQ(errno_of(::getrlimit(RLIMIT_NOFILE, &before_)), 0);
+    const rlimit limit{soft, before_.rlim_max};
+    EXPECT_EQ(errno_of(::setrlimit(RLIMIT_NOFILE, &limit)), 0);
+  }
+  SoftDescriptorLimit(const SoftDescriptorLimit&) = delete;
+  SoftDescriptorLimit& operator=(const SoftDescriptorLimit&) = delete;
+  ~SoftDescriptorLimit() { EXPECT_EQ(errno_of(::setrlimit(RLIMIT_NOFILE, &before_)), 0); }
+  rlim_t hard() const { return before_.rlim_max; }
+
+ private:
+  rlimit before_{};
+};
+
 // As most systems have it: 1024 descriptors, until a process asks for more.
 class SoftLimitTest : public TakeoverTest {
  protected:
-  static constexpr int files = 1500;
+  static constexpr rlim_t files = 1500;
   void prepare(const fs::path& home) override {
     fs::create_directory(home / "vm");
-    for (int i = 0; i < files; ++i) ASSERT_EQ(write_text(name(home, i), "text"), 0);
+    for (rlim_t i = 0; i < files; ++i) ASSERT_EQ(write_text(name(home, i), "text"), 0);
   }
   void SetUp() override {
-    rlimit before{};
-    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
-    rlimit soft = before;
-    soft.rlim_cur = 1024;
-    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &soft), 0);
+    const SoftDescriptorLimit usual(1024);
+    if (usual.hard() < 2 * files) GTEST_SKIP() << "the hard limit is " << usual.hard();
     TakeoverTest::SetUp();
-    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
-    if (before.rlim_max < 2 * files) GTEST_SKIP() << "the hard limit is " << before.rlim_max;
   }
-  static fs::path name(const fs::path& home, int i) { return home / "vm" / ("file" + std::to_string(i)); }
+  static fs::path name(const fs::path& home, rlim_t i) { return home / "vm" / ("file" + std::to_string(i)); }
 };
 
 TEST_P(SoftLimitTest, MoreDescriptorsThanThatAreTakenOver) {
   std::vector<Fd> open;
-  for (int i = 0; i < files; ++i) {
+  for (rlim_t i = 0; i < files; ++i) {
     open.emplace_back(::open(name(mount(), i).c_str(), O_RDONLY));
     ASSERT_TRUE(open.back()) << i << ": " << std::strerror(errno);
   }
   for (int round = 0; round < 2; ++round) {
     replace_worker();
     char byte = 0;
-    for (int i = 0; i < files; ++i)
+    for (rlim_t i = 0; i < files; ++i)
       ASSERT_EQ(::pread(open[i].get(), &byte, 1, 0), 1) << i << std::strerror(errno);
     struct stat st {};
-    for (int i = 0; i < files; ++i) ASSERT_EQ(errno_of(::fstat(open[i].get(), &st)), 0) << i;
+    for (rlim_t i = 0; i < files; ++i) ASSERT_EQ(errno_of(::fstat(open[i].get(), &st)), 0) << i;
   }
 }
 
@@ -239,12 +271,7 @@ class FewDescriptorsTakenOverTest : public TakeoverTest {
     for (rlim_t i = 0; i < few; ++i) ASSERT_EQ(write_text(name(home, i), "text"), 0);
   }
   void SetUp() override {
-    rlimit before{};
-    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
-    const rlimit limit{few, before.rlim_max};
-    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
     TakeoverTest::SetUp();
-    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
     if (!home_) return;
     const rlimit hard{few, few};
     ASSERT_EQ(errno_of(::prlimit(home().daemon(), RLIMIT_NOFILE, &hard, nullptr)), 0);
@@ -268,6 +295,13 @@ TEST_P(FewDescriptorsTakenOverTest, WhatIsOpenGoesOn) {
   replace_worker();
   char byte = 0;
   for (const Fd& fd : open) ASSERT_EQ(::pread(fd.get(), &byte, 1, 0), 1) << std::strerror(errno);
+  open.clear();
+  // The kernel lets go of them a moment later.
+  EXPECT_TRUE(eventually([&] {
+    std::error_code none;
+    fs::remove_all(mount() / "vm", none);
+    return !none;
+  }));
 }
 
 LIMAQUOTA_ON(FewDescriptorsTakenOverTest, "ext4");
