@@ -107,6 +107,7 @@ class Handover {
   std::atomic<bool> restartable;  // INIT was answered, and this kernel sends requests again
   std::atomic<bool> told;         // who waits for the mount to answer has heard of it
   std::atomic<bool> ready;        // the mount answered once
+  std::atomic<bool> gone;         // the mount: what served it is being taken down
   // Since when the worker serves requests, by the steady clock's own count; 0 while it takes over.
   std::atomic<int64_t> serving_since;
   std::atomic<int64_t> answered;  // when it did so last: the steady clock's own count

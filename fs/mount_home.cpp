@@ -193,6 +193,7 @@ int serve(const Mounted& mounted, Sys& sys, Starter& starter, Handover& notes) {
   // A mount that is taken over has answered INIT already.
   if (takes_over) ready();
   session.serve(ready);
+  notes.gone = true;
   return 0;
 }
 

@@ -245,8 +245,8 @@ class Supervisor {
     int how = 0;
     if (worker_ < 0 || ::waitpid(worker_, &how, WNOHANG) != worker_) return;
     worker_ = -1;
-    if (WIFEXITED(how) && (WEXITSTATUS(how) == 0 || !notes_.restartable)) {
-      status_ = WEXITSTATUS(how);
+    if (notes_.gone || (WIFEXITED(how) && (WEXITSTATUS(how) == 0 || !notes_.restartable))) {
+      status_ = WIFEXITED(how) ? WEXITSTATUS(how) : 0;
       return;
     }
     if (ending_) return;

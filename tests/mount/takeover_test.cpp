@@ -350,30 +350,66 @@ TEST_P(IgnoredChildrenTest, ADeathIsNoticed) {
 
 LIMAQUOTA_ON(IgnoredChildrenTest, "ext4");
 
-// A worker that dies while the mount begins.
+// A worker that dies while the mount begins, or ends.
 class BeginningTest : public TakeoverTest {
  protected:
-  // The worker of a daemon in the background: its parent leads the session; 0 where there is none.
-  pid_t worker_in_background() {
+  struct Process {
+    pid_t id = 0;
+    std::string name;
+    pid_t parent = 0;
+    pid_t session = 0;
+  };
+  // Those of the daemon in the background.
+  std::vector<Process> processes() {
+    std::vector<Process> found;
     for (const auto& entry : fs::directory_iterator("/proc")) {
       std::string words;
       std::getline(std::ifstream(entry.path() / "cmdline"), words);
       if (words.find(mount().string()) == std::string::npos) continue;
-      std::string id, name, state;
-      pid_t parent = 0;
+      std::string state;
+      Process one;
       pid_t group = 0;
-      pid_t session = 0;
-      std::ifstream(entry.path() / "stat") >> id >> name >> state >> parent >> group >> session;
-      if (name == "(limaquota)" && parent == session) return std::stoi(id);
+      std::ifstream(entry.path() / "stat") >> one.id >> one.name >> state >> one.parent >> group >>
+          one.session;
+      if (one.name.starts_with("(limaquota")) found.push_back(one);
+    }
+    return found;
+  }
+  // Its parent leads the session; 0 where there is none.
+  pid_t worker_in_background() {
+    for (const Process& one : processes()) {
+      if (one.name == "(limaquota)" && one.parent == one.session) return one.id;
     }
     return 0;
   }
+  std::string mount_in_background() {
+    return "timeout 60 " + quoted(limaquota_binary()) + " mount " + quoted(scratch_->path() / "home") + " " +
+           quoted(mount());
+  }
+  bool unmounts() {
+    const std::string unmount = as_root() ? "umount " : "fusermount3 -u ";
+    return eventually([&] { return run(unmount + quoted(mount())).status == 0; });
+  }
 };
+
+TEST_P(BeginningTest, ADeathWhileItEndsLeavesNothing) {
+  ASSERT_EQ(home().unmount(), 0);
+  std::minstd_rand random(static_cast<unsigned>(environment_number("LIMAQUOTA_SEED", 1)));
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_EQ(run(mount_in_background()).status, 0) << i;
+    const pid_t worker = worker_in_background();
+    ASSERT_GT(worker, 0) << i;
+    std::thread unmounting([&] { EXPECT_TRUE(unmounts()) << i; });
+    ::usleep(static_cast<useconds_t>(random() % 15'000));
+    (void)::kill(worker, SIGKILL);
+    unmounting.join();
+    ASSERT_TRUE(eventually([&] { return processes().empty(); }, 20)) << i;
+  }
+}
 
 TEST_P(BeginningTest, EndsWithAMountOrWithNone) {
   ASSERT_EQ(home().unmount(), 0);
-  const std::string command = "timeout 60 " + quoted(limaquota_binary()) + " mount " +
-                              quoted(scratch_->path() / "home") + " " + quoted(mount());
+  const std::string command = mount_in_background();
   std::minstd_rand random(static_cast<unsigned>(environment_number("LIMAQUOTA_SEED", 1)));
   int mounted = 0;
   for (int i = 0; i < 30; ++i) {
@@ -387,14 +423,14 @@ TEST_P(BeginningTest, EndsWithAMountOrWithNone) {
     if (result.status == 0) {
       ++mounted;
       EXPECT_NE(host.find("worker_restarts"), std::string::npos) << i << ": " << host;
-      const std::string unmount = as_root() ? "umount " : "fusermount3 -u ";
-      EXPECT_TRUE(eventually([&] { return run(unmount + quoted(mount())).status == 0; })) << i;
+      EXPECT_TRUE(unmounts()) << i;
     } else {
       EXPECT_FALSE(result.output.empty()) << i;
       EXPECT_TRUE(eventually([&] { return !home().is_mounted(); })) << i << ": " << result.output;
     }
   }
   EXPECT_GT(mounted, 0);
+  EXPECT_TRUE(eventually([&] { return processes().empty(); }, 20));
 }
 
 LIMAQUOTA_ON(BeginningTest, "ext4");
