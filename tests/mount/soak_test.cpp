@@ -74,9 +74,10 @@ class SoakTest : public MountTest {
 };
 
 TEST_P(SoakTest, MemoryDescriptorsAndFiguresStayFlat) {
-  const auto seconds = std::chrono::seconds(environment_number("LIMAQUOTA_SOAK_SECONDS", 8));
+  const auto seconds =
+      std::chrono::seconds(environment_number("LIMAQUOTA_SOAK_SECONDS", slow_build() ? 4 : 8));
   const uint64_t first_seed = environment_number("LIMAQUOTA_SEED", 1);
-  constexpr size_t fewest = 6;
+  const size_t fewest = slow_build() ? 3 : 6;
   std::vector<uint64_t> memories;
   std::vector<uint64_t> threads;
   std::vector<uint64_t> open;

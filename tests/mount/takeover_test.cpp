@@ -97,6 +97,8 @@ TEST_P(TakeoverTest, AFileThatNobodyMayOpenComesToRest) {
 
 TEST_P(TakeoverTest, FiguresThatAreReadInPartsAreOfOneMoment) {
   const fs::path vm = home().make_vm("vm");
+  // What lima.yaml says is read a moment after it was closed.
+  ASSERT_TRUE(eventually([&] { return home().figure("vm", "virtual") > 0; }));
   const Fd usage(::open((mount() / ".usage" / "vm").c_str(), O_RDONLY));
   std::array<char, 4096> buffer{};
   std::string text(buffer.data(), static_cast<size_t>(::read(usage.get(), buffer.data(), 20)));
