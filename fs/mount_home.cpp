@@ -296,8 +296,13 @@ int mount_home(const MountOptions& options, Sys& sys) {
   mounted.root = root.get();
   if (const auto backing = mount_of(source)) mounted.backing_options = backing->super_options;
   Handover* notes = Handover::make();
-  if (notes == nullptr || !notes->keep_words(mounted.words()))
-    return starter.fail_with("no memory for the daemon's notes");
+  if (notes == nullptr) {
+    return starter.fail_with(
+        fmt::format("cannot have memory for the daemon's notes: {} (\"ulimit -f\" and \"ulimit -v\" show how "
+                    "much a process may have)",
+                    std::strerror(errno)));
+  }
+  if (!notes->keep_words(mounted.words())) return starter.fail_with("the mount options are too long");
   (void)root.release();
   return supervised(mounted, sys, starter, *notes);
 }
