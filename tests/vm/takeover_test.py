@@ -1,4 +1,5 @@
-"""The worker is killed while a real QEMU writes: the guest only waits, at its limit and away from it."""
+"""The worker is killed, or replaced by an upgrade, while a real QEMU writes: the guest only waits, at its limit and away
+from it."""
 import os
 import random
 import signal
@@ -7,11 +8,11 @@ import threading
 from harness import expect
 
 
-class Killer:
-    """Kills the worker at random moments until it is stopped."""
+class Disturber:
+    """Does something to the mount at random moments until it is stopped."""
 
-    def __init__(self, home, least=0.03, most=0.3):
-        self.home, self.pauses, self.kills = home, (least, most), 0
+    def __init__(self, disturb, least=0.03, most=0.3):
+        self.disturb, self.pauses, self.times = disturb, (least, most), 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._random = random.Random(1)
@@ -26,36 +27,51 @@ class Killer:
 
     def _run(self):
         while not self._done.wait(self._random.uniform(*self.pauses)):
-            worker = self.home.worker_pid()
-            if worker is not None:
-                os.kill(worker, signal.SIGKILL)
-                self.kills += 1
+            if self.disturb():
+                self.times += 1
 
 
-def written_while_killed(new_home, image_format):
+def written_while(new_home, image_format, disturb, least_often):
     home = new_home(in_place=True)
     vm = home.add_vm("vm", image_format, 64, 256)
     home.mount()
     vm.set_limit(48)
-    with Killer(home) as killer:
+    with Disturber(lambda: disturb(home)) as disturber:
         vm.start()
         vm.wait_paused()
         vm.set_limit(128)
         vm.qmp("cont")
         vm.wait_done()
-    expect(killer.kills >= 5, f"only {killer.kills} kills")
+    expect(disturber.times >= least_often, f"only {disturber.times} times")
     expect("ERR" not in vm.serial(), f"the guest saw an error: {vm.serial()}")
     vm.verify()
     with open(os.path.join(home.mountpoint, ".usage", "_host"), encoding="ascii") as file:
         figures = dict(line.split() for line in file)
-    expect(int(figures["worker_restarts"]) == killer.kills, f"{killer.kills} kills, and {figures}")
-    print(f"{killer.kills} workers killed")
+    expect(int(figures["worker_restarts"]) == disturber.times, f"{disturber.times} times, and {figures}")
+    print(f"{disturber.times} workers replaced")
     home.close()
 
 
+def kill_worker(home):
+    worker = home.worker_pid()
+    if worker is None:
+        return False
+    os.kill(worker, signal.SIGKILL)
+    return True
+
+
+def upgrade(home):
+    home.run("upgrade", home.mountpoint)
+    return True
+
+
 def test_a_guest_on_raw_does_not_notice(new_home):
-    written_while_killed(new_home, "raw")
+    written_while(new_home, "raw", kill_worker, 5)
 
 
 def test_a_guest_on_qcow2_does_not_notice(new_home):
-    written_while_killed(new_home, "qcow2")
+    written_while(new_home, "qcow2", kill_worker, 5)
+
+
+def test_nor_an_upgrade(new_home):
+    written_while(new_home, "qcow2", upgrade, 1)
