@@ -144,28 +144,36 @@ bool Handover::Descriptor::end_use(uint32_t generation) {
   return state_.compare_exchange_strong(now, ended);
 }
 
-Result<std::vector<int>> Handover::inherit() {
-  std::vector<int> inherited;
-  std::vector<int> passing;
+Result<std::vector<int>> open_descriptors() {
+  std::vector<int> all;
   DIR* list = ::opendir("/proc/self/fd");
   if (list == nullptr) return Errno{errno};
   for (;;) {
     errno = 0;
     const dirent* entry = ::readdir(list);
     if (entry == nullptr) break;
-    if (entry->d_name[0] == '.') continue;
     const int fd = std::atoi(entry->d_name);
-    const DescriptorUse use = descriptor(fd).use();
-    if (use == DescriptorUse::lasting || fd == ::dirfd(list)) continue;
-    if (use != DescriptorUse::passing) inherited.push_back(fd);
-    // What was opened for a request that comes again waits for it.
-    else if (!is_opened(fd))
-      passing.push_back(fd);
+    if (entry->d_name[0] != '.' && fd != ::dirfd(list)) all.push_back(fd);
   }
   const int failed = errno;
   ::closedir(list);
   if (failed != 0) return Errno{failed};
-  for (const int fd : passing) ::close(fd);
+  return all;
+}
+
+Result<std::vector<int>> Handover::inherit() {
+  const auto all = open_descriptors();
+  if (!all) return all.error();
+  std::vector<int> inherited;
+  for (const int fd : *all) {
+    const DescriptorUse use = descriptor(fd).use();
+    if (use == DescriptorUse::lasting) continue;
+    if (use != DescriptorUse::passing) {
+      inherited.push_back(fd);
+    } else if (!is_opened(fd)) {  // what was opened for a request that comes again waits for it
+      ::close(fd);
+    }
+  }
   return inherited;
 }
 

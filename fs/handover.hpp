@@ -38,6 +38,9 @@ enum class DescriptorUse : uint8_t {
   text          // what an open file below `.usage` shows; its handle stands where lookups do
 };
 
+// All that this process has open, but for the look itself.
+Result<std::vector<int>> open_descriptors();
+
 // What a request was about to do to a name, noted before its system call: the inodes that stood there.
 struct Intent {
   uint64_t first = 0;

@@ -259,6 +259,13 @@ bool LimitStore::move_file(std::string_view from, std::string_view to) {
   return removed || removed.error().value == ENOENT;
 }
 
+bool LimitStore::remove_file(std::string_view name) const {
+  std::string file;
+  const auto dir = directory(name, &file, false);
+  const auto removed = dir ? backing_.sys().unlinkat(dir->get(), file.c_str(), 0) : Result<void>(dir.error());
+  return removed || removed.error().value == ENOENT;
+}
+
 Result<struct stat> LimitStore::stat_file(std::string_view name) const {
   std::string file;
   const auto dir = directory(name, &file, false);
@@ -275,11 +282,9 @@ bool LimitStore::is_one_file(std::string_view a, std::string_view b) const {
 // The host lost its power while an account was renamed: its limit file has both names. The one that stands
 // for nothing goes, or it would be in force for what gets that name some day.
 void LimitStore::end_renames() {
-  const auto stands = [&](std::string_view account) {
-    return backing_.sys()
-        .fstatat(backing_.root(), std::string(account).c_str(), AT_SYMLINK_NOFOLLOW)
-        .
-        operator bool();
+  const auto stands = [&](const std::string& account) {
+    const auto st = backing_.sys().fstatat(backing_.root(), account.c_str(), AT_SYMLINK_NOFOLLOW);
+    return st.operator bool();
   };
   const std::vector<std::string> all = names();
   for (const std::string& name : all) {
@@ -289,10 +294,7 @@ void LimitStore::end_renames() {
     const bool renamed = std::any_of(all.begin(), all.end(), [&](const std::string& other) {
       return other != name && stands(other) && is_one_file(name, other);
     });
-    if (!renamed) continue;
-    std::string file;
-    const auto dir = directory(name, &file, false);
-    if (!dir || !backing_.sys().unlinkat(dir->get(), file.c_str(), 0)) continue;
+    if (!renamed || !remove_file(name)) continue;
     const std::lock_guard lock(mutex_);
     entries_.erase(name);
   }
@@ -323,11 +325,7 @@ void LimitStore::stay(std::string_view from, std::string_view to) {
     if (target != entries_.end()) entries_.erase(target);
   }
   in_force(to);
-  if (!is_one_file(from, to)) return;
-  std::string file;
-  const auto dir = directory(to, &file, false);
-  const auto removed = dir ? backing_.sys().unlinkat(dir->get(), file.c_str(), 0) : Result<void>(dir.error());
-  if (!removed && removed.error().value != ENOENT) unsaved_.emplace(to);
+  if (is_one_file(from, to) && !remove_file(to)) unsaved_.emplace(to);
 }
 
 void LimitStore::follow(std::string_view from, std::string_view to) {
@@ -410,11 +408,7 @@ void LimitStore::save_unsaved() {
     if (kept) {
       (void)!write_file(*name, *kept, &done);
     } else {
-      std::string file;
-      const auto dir = directory(*name, &file, false);
-      const auto removed =
-          dir ? backing_.sys().unlinkat(dir->get(), file.c_str(), 0) : Result<void>(dir.error());
-      done = removed || removed.error().value == ENOENT;
+      done = remove_file(*name);
     }
     if (done) {
       name = unsaved_.erase(name);

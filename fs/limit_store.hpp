@@ -71,6 +71,7 @@ class LimitStore {
   Parsed<Entry> parse(std::string_view name, std::string_view text) const;
   Limits limits_of(std::string_view account, bool* from_file, bool* damaged) const;
   void in_force(std::string_view name);
+  bool remove_file(std::string_view name) const;  // true where it is not there any more
   Result<struct stat> stat_file(std::string_view name) const;
   bool is_one_file(std::string_view a, std::string_view b) const;
   void end_renames();

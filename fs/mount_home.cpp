@@ -176,7 +176,7 @@ int serve(const Mounted& mounted, Sys& sys, Starter& starter, Handover& notes) {
   if (takes_over && !session.take_over())
     give_up("this worker would not talk to the kernel as the one before did");
   set_descriptor_limit(DescriptorsFor::serving);
-  drop_privileges();
+  if (!takes_over) drop_privileges();  // one that takes over did so at its start
   fs.settle([&notes] {
     // Not again and again, should the cause last.
     if (!notes.restartable || notes.serving_since == 0 || served_for(notes) < doubt_interval) return;

@@ -15,12 +15,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #include "fs/caller.hpp"
 #include "fs/log.hpp"
@@ -65,15 +63,13 @@ pid_t fork_with_descriptors() {
   return pid;
 }
 
-// What is open now is the supervisor's, and stays.
-void mark_lasting(Handover& notes) {
-  std::vector<int> all;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd"))
-    all.push_back(std::atoi(entry.path().filename().c_str()));
-  for (const int fd : all) {
-    const bool is_open = ::fcntl(fd, F_GETFD) >= 0;  // but that of the listing
-    if (is_open && fd < Handover::most_descriptors) notes.descriptor(fd).set_use(DescriptorUse::lasting);
+// What is open now is the supervisor's, and stays. False where that cannot be seen.
+bool mark_lasting(Handover& notes) {
+  const auto all = open_descriptors();
+  for (size_t i = 0; all && i < all->size(); ++i) {
+    if ((*all)[i] < Handover::most_descriptors) notes.descriptor((*all)[i]).set_use(DescriptorUse::lasting);
   }
+  return all.operator bool();
 }
 
 // Asks the mount now and then: in a process of its own, since the question may never be answered.
@@ -360,7 +356,10 @@ class Supervisor {
 
 int supervise(Handover& notes, const Supervised& supervised) {
   notes.supervisor = ::getpid();
-  if (notes.worker == 0) mark_lasting(notes);
+  if (notes.worker == 0 && !mark_lasting(notes)) {
+    log_error("cannot see what is open: is /proc mounted?");
+    return 1;
+  }
   return Supervisor(notes, supervised).run();
 }
 

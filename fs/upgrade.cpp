@@ -132,14 +132,14 @@ bool is_trusted(int binary) {
 }  // namespace
 
 void set_close_on_exec(bool close) {
-  constexpr unsigned first = 3;
+  constexpr int first = 3;
   if (close) {
     ::close_range(first, ~0U, CLOSE_RANGE_CLOEXEC);
     return;
   }
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
-    const int fd = std::atoi(entry.path().filename().c_str());
-    if (fd >= static_cast<int>(first)) ::fcntl(fd, F_SETFD, 0);
+  const auto all = open_descriptors();
+  for (size_t i = 0; all && i < all->size(); ++i) {
+    if ((*all)[i] >= first) ::fcntl((*all)[i], F_SETFD, 0);
   }
 }
 

@@ -230,20 +230,25 @@ class SoftDescriptorLimit {
   rlimit before_{};
 };
 
-// As most systems have it: 1024 descriptors, until a process asks for more.
-class SoftLimitTest : public TakeoverTest {
+// A VM with more files than the daemon has descriptors at first, or at all.
+class ManyFilesTest : public TakeoverTest {
  protected:
   static constexpr rlim_t files = 1500;
   void prepare(const fs::path& home) override {
     fs::create_directory(home / "vm");
     for (rlim_t i = 0; i < files; ++i) ASSERT_EQ(write_text(name(home, i), "text"), 0);
   }
+  static fs::path name(const fs::path& home, rlim_t i) { return home / "vm" / ("file" + std::to_string(i)); }
+};
+
+// As most systems have it: 1024 descriptors, until a process asks for more.
+class SoftLimitTest : public ManyFilesTest {
+ protected:
   void SetUp() override {
     const SoftDescriptorLimit usual(1024);
     if (usual.hard() < 2 * files) GTEST_SKIP() << "the hard limit is " << usual.hard();
     TakeoverTest::SetUp();
   }
-  static fs::path name(const fs::path& home, rlim_t i) { return home / "vm" / ("file" + std::to_string(i)); }
 };
 
 TEST_P(SoftLimitTest, MoreDescriptorsThanThatAreTakenOver) {
@@ -265,13 +270,9 @@ TEST_P(SoftLimitTest, MoreDescriptorsThanThatAreTakenOver) {
 LIMAQUOTA_ON(SoftLimitTest, "ext4");
 
 // Hardly any: the worker has used all that it may when it dies.
-class FewDescriptorsTakenOverTest : public TakeoverTest {
+class FewDescriptorsTakenOverTest : public ManyFilesTest {
  protected:
   static constexpr rlim_t few = 256;
-  void prepare(const fs::path& home) override {
-    fs::create_directory(home / "vm");
-    for (rlim_t i = 0; i < few; ++i) ASSERT_EQ(write_text(name(home, i), "text"), 0);
-  }
   void SetUp() override {
     TakeoverTest::SetUp();
     if (!home_) return;
@@ -279,7 +280,6 @@ class FewDescriptorsTakenOverTest : public TakeoverTest {
     ASSERT_EQ(errno_of(::prlimit(home().daemon(), RLIMIT_NOFILE, &hard, nullptr)), 0);
     replace_worker();
   }
-  static fs::path name(const fs::path& home, rlim_t i) { return home / "vm" / ("file" + std::to_string(i)); }
 };
 
 TEST_P(FewDescriptorsTakenOverTest, WhatIsOpenGoesOn) {
