@@ -67,6 +67,16 @@ struct Charge {
   // For an inode that had several names: where they are (links from outside the tree do not count). It counts
   // in each account that holds one. Without it there is one name.
   std::unique_ptr<std::vector<Holder>> holders;
+
+  // The accounts it counts in.
+  boost::container::small_vector<AccountId, 2> accounts() const {
+    boost::container::small_vector<AccountId, 2> all;
+    if (!holders)
+      all.push_back(account);
+    else
+      for (const Holder& holder : *holders) all.push_back(holder.account);
+    return all;
+  }
 };
 
 // Locking: `mutex` is held over system calls on this inode. Several inodes are locked in ascending order of

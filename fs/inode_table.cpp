@@ -209,6 +209,23 @@ void InodeTable::drop_charge(NodeId id) {
   charges_.erase(id);
 }
 
+std::optional<Charge> InodeTable::take_stale_charge(NodeId id, const std::string& handle) {
+  const std::lock_guard lock(mutex_);
+  const auto found = charges_.find(id);
+  if (found == charges_.end() || handle.empty() || found->second.handle.empty()) return std::nullopt;
+  // An inode that is known has a descriptor, so that its number is not given to another one.
+  if (found->second.handle == handle || inodes_.contains(id)) return std::nullopt;
+  std::optional<Charge> stale(std::move(found->second));
+  charges_.erase(found);
+  return stale;
+}
+
+std::string InodeTable::handle_of(NodeId id) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = charges_.find(id);
+  return found == charges_.end() ? std::string() : found->second.handle;
+}
+
 size_t InodeTable::charges() const {
   const std::lock_guard lock(mutex_);
   return charges_.size();

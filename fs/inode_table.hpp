@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -59,6 +60,11 @@ class InodeTable {
   // The charge of an inode; the address stays valid until drop_charge.
   Charge* find_charge(NodeId id);
   void drop_charge(NodeId id);
+  // Takes out the charge of an inode that was removed behind the mount's back, where an inode of another file
+  // handle has its number now.
+  std::optional<Charge> take_stale_charge(NodeId id, const std::string& handle);
+  // The file handle in the charge of an inode; empty where there is none.
+  std::string handle_of(NodeId id) const;
   size_t charges() const;
 
   // Inodes without names that nobody has open, but that the kernel has yet to let go: their blocks come back

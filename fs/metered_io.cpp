@@ -27,19 +27,9 @@ uint32_t steady_seconds() {
   return static_cast<uint32_t>(std::chrono::duration_cast<std::chrono::seconds>(now).count());
 }
 
-boost::container::small_vector<AccountId, 2> MeteredIo::accounts(const Inode& inode) const {
-  boost::container::small_vector<AccountId, 2> all;
-  if (!inode.charge.holders) {
-    all.push_back(inode.charge.account);
-  } else {
-    for (const Holder& holder : *inode.charge.holders) all.push_back(holder.account);
-  }
-  return all;
-}
-
 Claims MeteredIo::claims(const Inode& inode, Bytes bytes) const {
   Claims claims;
-  for (const AccountId account : accounts(inode)) claims.push_back({account, bytes});
+  for (const AccountId account : inode.charge.accounts()) claims.push_back({account, bytes});
   return claims;
 }
 
@@ -164,7 +154,7 @@ bool MeteredIo::make_room(Inode& inode, const Refused& refusal, Tried& tried,
     inode.maybe_shared = false;
     return true;
   }
-  const auto accounts_now = accounts(inode);
+  const auto accounts_now = inode.charge.accounts();
   lock.unlock();
   bool hope = wait_for_others(refusal, tried);
   if (!hope && !tried.others) {
@@ -282,7 +272,7 @@ void MeteredIo::finish(Inode& inode, int fd, Reservation reservation, const Need
 
 void MeteredIo::changes_of(Inode& inode, Bytes charge_after, Bytes slack_after, Changes& changes) {
   NodeId disk = inode.charge.is_disk ? inode.id : 0;
-  for (const AccountId account : accounts(inode)) {
+  for (const AccountId account : inode.charge.accounts()) {
     changes.push_back({account, inode.charge.bytes, charge_after, inode.slack, slack_after,
                        std::exchange(disk, 0), Bytes(inode.size)});
   }

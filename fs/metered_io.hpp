@@ -55,8 +55,6 @@ class MeteredIo {
   void settle(Inode& inode, bool trim);
   // Counts the unwritten blocks of a file that was there before: observe then reserves their worst split.
   void adopt_unwritten(Inode& inode, int fd);
-  // The accounts an inode is charged to.
-  boost::container::small_vector<AccountId, 2> accounts(const Inode& inode) const;
   // The same for a caller that does not hold the mutex, with so many bytes each.
   Claims claims_of(Inode& inode, Bytes bytes) const;
   Line line(const Inode& inode) const { return inode.charge.is_disk ? Line::disk : Line::control; }

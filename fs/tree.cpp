@@ -50,8 +50,11 @@ Result<Entry> Tree::enter(Inode& parent, const char* name, Fd path, MeteredIo::C
   if (!st) return st.error();
   const NodeId id = table_.id_of(st->st_dev, st->st_ino);
   std::string handle = backing_.sys().file_handle(path.get(), "");
+  const auto stale = table_.take_stale_charge(id, handle);
+  if (stale) give_back(*stale, Bytes(0), changes);
   if (table_.find_charge(id) == nullptr) {
     const Child child = child_of(parent.charge.role, parent.charge.account, name, st->st_mode);
+    if (stale && stale->is_disk && !child.is_disk) accounts_.drop_disk(id);
     add_charge(id, child, name, path.get(), *st, changes, handle);
   }
   return enter_known(id, std::move(path), parent.id, name, *st, handle);
@@ -88,9 +91,8 @@ Result<Entry> Tree::reopen(NodeId id) {
     forget(id, 1);
     return st.error();
   }
-  const Charge* charge = table_.find_charge(id);
-  if (charge == nullptr) return Errno{ESTALE};
-  const std::string handle = charge->handle;
+  const std::string handle = table_.handle_of(id);
+  if (handle.empty()) return Errno{ESTALE};
   auto path = backing_.sys().open_file_handle(backing_.root(), handle);
   if (!path) return Errno{ESTALE};
   const auto st = backing_.sys().fstat(path->get());
@@ -132,6 +134,11 @@ void Tree::forget(NodeId id, uint64_t count) {
   if (const InodePtr last = table_.forget(id, count)) let_die(last);
 }
 
+void Tree::give_back(const Charge& charge, Bytes slack, MeteredIo::Changes* changes) {
+  for (const AccountId account : charge.accounts())
+    changes->push_back({account, charge.bytes, Bytes(0), slack, Bytes(0), 0});
+}
+
 // Nobody needs the inode any more. Without a name its blocks come back now: the descriptor is closed first,
 // then the charge given back. The charge's record goes before either, since the inode number may be reused at
 // once.
@@ -140,9 +147,7 @@ void Tree::let_die(const InodePtr& inode) {
   {
     const std::lock_guard lock(inode->mutex);
     if (inode->dead || !inode->gone) return;
-    for (const AccountId account : io_.accounts(*inode)) {
-      changes.push_back({account, inode->charge.bytes, Bytes(0), inode->slack, Bytes(0), 0});
-    }
+    give_back(inode->charge, inode->slack, &changes);
     if (inode->charge.is_disk) accounts_.drop_disk(inode->id);
     inode->dead = true;
     table_.drop_charge(inode->id);
@@ -330,7 +335,7 @@ Result<Entry> Tree::link(Inode& inode, Inode& parent, const char* name) {
   const AccountId account = parent.charge.account;
   {
     const std::lock_guard lock(inode.mutex);
-    const auto holders = io_.accounts(inode);
+    const auto holders = inode.charge.accounts();
     if (inode.dead || std::find(holders.begin(), holders.end(), account) == holders.end())
       return Errno{EXDEV};
   }
@@ -409,13 +414,7 @@ void Tree::name_gone(Victim victim, AccountId account, MeteredIo::Changes* chang
     if (idle && !no_link) let_die(victim.inode);
     forget(victim.id, 0);
   } else {
-    boost::container::small_vector<AccountId, 2> accounts{charge->account};
-    if (charge->holders) {
-      accounts.clear();
-      for (const Holder& holder : *charge->holders) accounts.push_back(holder.account);
-    }
-    for (const AccountId of : accounts)
-      changes->push_back({of, charge->bytes, Bytes(0), Bytes(0), Bytes(0), 0});
+    give_back(*charge, Bytes(0), changes);
     if (charge->is_disk) accounts_.drop_disk(victim.id);
     table_.drop_charge(victim.id);
     victim.path.reset();

@@ -134,6 +134,7 @@ class Tree {
   void name_gone(Victim victim, AccountId account, MeteredIo::Changes* changes);
   bool drop_name(Charge& charge, Inode* inode, AccountId account, MeteredIo::Changes* changes);
   void let_die(const InodePtr& inode);
+  static void give_back(const Charge& charge, Bytes slack, MeteredIo::Changes* changes);
   void recount(const Inode& directory);
   void moves_again();
   // --- moving between accounts (tree_move.cpp) ---

@@ -31,6 +31,7 @@ count_gtest() {
       tee -a "$log"
     { echo "-- $preset, ${log##*/}"; tail -n 30 "$log"; } >>"$work/failures"
   fi
+  rm -f "$log.again"  # of another preset
   if [ "$status" -eq 1 ] && [ "$f" -gt 0 ] && [ "$f" -le 5 ]; then
     names=$(sed -nE 's/^\[  FAILED  \] ([^ ,]+),? .*\([0-9]+ ms\)$/\1/p' "$log" | paste -sd:)
     echo "trying again: $names"

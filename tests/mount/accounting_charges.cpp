@@ -7,6 +7,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <set>
+
 #include "tests/mount/limits_fill.hpp"
 
 namespace limaquota::mount_tests {
@@ -133,6 +135,38 @@ TEST_P(ChargeTest, FileUnlinkedWhileOpenIsHeldToTheLimit) {
   file.close();
   EXPECT_TRUE(eventually([&] { return home().used("one") < 2 * MiB; }));
   EXPECT_EQ(write_range(second.get(), 0, 4 * MiB).error, 0);
+}
+
+// Removed behind the mount's back after the kernel forgot it; and the number goes to the next new inode.
+TEST_P(ChargeTest, InodeNumberReusedBehindTheMountIsCountedAnew) {
+  if (!as_root()) GTEST_SKIP() << "an ordinary user cannot make the kernel forget inodes";
+  const fs::path underneath = home().backing() / "one";
+  const auto number = [&](const char* name) {
+    struct stat st {};
+    EXPECT_EQ(::lstat((underneath / name).c_str(), &st), 0) << name;
+    return st.st_ino;
+  };
+  (void)home().backing_descriptors();
+  const size_t descriptors = home().backing_descriptors();
+  // Not written through the mount: nothing of them is settled.
+  written_file(underneath / "big", 300 * KiB);
+  ASSERT_EQ(write_text(underneath / "empty", ""), 0);
+  EXPECT_TRUE(fs::exists(one_ / "big") && fs::exists(one_ / "empty"));
+  expect_rest("one");
+  ASSERT_TRUE(eventually([&] { return home().backing_descriptors() <= descriptors; }, 30));
+  const std::set<ino_t> old = {number("big"), number("empty")};
+  fs::remove(underneath / "big");
+  fs::remove(underneath / "empty");
+  ASSERT_EQ(write_text(underneath / "new", std::string(20 * KiB, 'n')), 0);
+  fs::create_directory(underneath / "other");
+  home().sync_backing();
+  if (old != std::set<ino_t>{number("new"), number("other")}) {
+    home().remount();
+    GTEST_SKIP() << "the filesystem gave the new inodes other numbers";
+  }
+  for (const char* name : {"big", "empty", "new", "other"})
+    (void)eventually([&] { return fs::exists(one_ / name) == fs::exists(underneath / name); }, 5);
+  expect_rest("one");
 }
 
 TEST_P(ChargeTest, FileReplacedByRenameWhileOpenStaysCharged) {

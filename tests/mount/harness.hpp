@@ -117,6 +117,9 @@ class MountedHome {
   void expect_exact() const;
   // syncfs of the backing filesystem: what it allocates late is allocated now.
   void sync_backing() const;
+  // Descriptors of the daemon that point to files. As root the kernel is told to forget the inodes that
+  // nobody uses.
+  size_t backing_descriptors() const;
   // f_bavail of the backing filesystem, in bytes.
   uint64_t host_free() const;
 
@@ -139,7 +142,6 @@ class MountedHome {
   void start();
   void detach();
   int wait_for_daemon();
-  size_t backing_descriptors() const;
   void expect_no_leaked_descriptors() const;
   void expect_clean_log() const;
 

@@ -193,8 +193,6 @@ void MountedHome::remount(const MountSetup& setup) {
   start();
 }
 
-// Descriptors of the daemon that point to files. As root the kernel is told to forget the inodes that nobody
-// uses.
 size_t MountedHome::backing_descriptors() const {
   if (as_root()) std::ofstream("/proc/sys/vm/drop_caches") << "2\n";
   size_t count = 0;
