@@ -43,10 +43,6 @@ void MeteredIo::observe(Inode&) {}
 void MeteredIo::settle(Inode&, bool) {}
 void MeteredIo::adopt_unwritten(Inode&, int) {}
 
-boost::container::small_vector<AccountId, 2> MeteredIo::accounts(const Inode& inode) const {
-  return {inode.charge.account};
-}
-
 Claims MeteredIo::claims_of(Inode&, Bytes) const { return {}; }
 
 }  // namespace limaquota

@@ -20,7 +20,9 @@ Caller caller_of(fuse_req_t req) {
   return {context->uid, context->gid, context->pid, context->umask};
 }
 
-double attribute_seconds(const Inode& inode) { return inode.listed ? 0 : cache_seconds; }
+double attribute_seconds(const Inode& inode) {
+  return inode.listed && !S_ISDIR(inode.type) ? 0 : cache_seconds;
+}
 
 fuse_entry_param entry_param(const Entry& entry) {
   fuse_entry_param param{};

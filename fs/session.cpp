@@ -27,6 +27,8 @@ constexpr size_t max_payload = size_t{1} << 20;  // max_write of INIT
 // A request is at most that and its headers.
 constexpr size_t buffer_bytes = max_payload + (size_t{64} << 10);
 constexpr size_t most_threads = 1024;
+// Threads that wait for /dev/fuse at once (bench/README.md: why not more, and not fewer).
+constexpr int most_readers = 4;
 // In flags2 of INIT, from Linux 6.6 on: shared mappings of files opened with direct I/O.
 constexpr uint32_t direct_io_allow_mmap = uint32_t{1} << (36 - 32);
 // And from Linux 6.9 on: the kernel sends again what was not answered, when it is told to.
@@ -333,11 +335,41 @@ void Session::serve_device() {
     const int got = fuse_session_receive_buf(session_.get(), &buffer);
     if (got == -EINTR || got == -EAGAIN) continue;
     if (got <= 0) break;
-    if (--readers_ == 0) start_thread(readers_, [this] { serve_device(); });
+    if (--readers_ == 0 && !call_reader()) start_thread(readers_, [this] { serve_device(); });
     request(static_cast<char*>(buffer.mem), buffer.size);
-    ++readers_;
+    if (readers_ < most_readers)
+      ++readers_;
+    else
+      rest();
   }
   fuse_session_exit(session_.get());
+  const std::lock_guard lock(rest_mutex_);
+  rest_over_ = true;
+  rest_.notify_all();
+}
+
+// The kernel gives requests to its readers in turn. Each has a stack and a buffer of its own: with many,
+// every request finds them cold.
+void Session::rest() {
+  std::unique_lock lock(rest_mutex_);
+  // Who took the last request may have found nobody to call.
+  if (readers_ == 0) {
+    ++readers_;
+    return;
+  }
+  ++resting_;
+  rest_.wait(lock, [this] { return called_ > 0 || rest_over_; });
+  if (called_ > 0) --called_;
+}
+
+bool Session::call_reader() {
+  const std::lock_guard lock(rest_mutex_);
+  if (resting_ == 0) return false;
+  --resting_;
+  ++called_;
+  ++readers_;
+  rest_.notify_one();
+  return true;
 }
 
 // The kernel puts a request into an entry, which is bound to it until the reply: so nothing queues on an

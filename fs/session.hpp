@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -42,6 +43,8 @@ class Session {
     void operator()(fuse_session* session) const { fuse_session_destroy(session); }
   };
   void serve_device();
+  void rest();
+  bool call_reader();
   void serve_queue(unsigned queue);
   void start_thread(std::atomic<int>& waiting, std::function<void()> work);
   void start_queues();
@@ -63,7 +66,12 @@ class Session {
   Gates gates_;
   std::function<void()> ready_;
   bool io_uring_;
-  std::atomic<int> readers_{0};          // threads that wait for /dev/fuse
+  std::atomic<int> readers_{0};  // threads that wait for /dev/fuse
+  std::mutex rest_mutex_;
+  std::condition_variable rest_;
+  int resting_ = 0;                      // guarded by rest_mutex_: threads that rest, and nobody has called
+  int called_ = 0;                       // guarded by rest_mutex_: called, but not yet awake
+  bool rest_over_ = false;               // guarded by rest_mutex_
   std::deque<std::atomic<int>> takers_;  // and for each queue of io_uring
   std::atomic<bool> init_answered_{false};
   bool taking_over_ = false;  // the reply of INIT is only compared

@@ -36,10 +36,13 @@ def kept_by_programs(pid):
     """Descriptors that a program which the process executes would have, too."""
     kept = []
     for number in os.listdir(f"/proc/{pid}/fd"):
-        with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as file:
-            flags = int(next(line for line in file if line.startswith("flags:")).split()[1], 8)
-        if int(number) > 2 and not flags & os.O_CLOEXEC:
-            kept.append(os.readlink(f"/proc/{pid}/fd/{number}"))
+        try:
+            with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as file:
+                flags = int(next(line for line in file if line.startswith("flags:")).split()[1], 8)
+            if int(number) > 2 and not flags & os.O_CLOEXEC:
+                kept.append(os.readlink(f"/proc/{pid}/fd/{number}"))
+        except FileNotFoundError:  # closed meanwhile
+            continue
     return kept
 
 
