@@ -200,6 +200,20 @@ Result<BlockCounts> AllocationMap::count(BlockRange range, const Fill& fill) {
   return counts;
 }
 
+bool AllocationMap::known_written(BlockRange range) const {
+  for (uint64_t at = range.first; at < range.end();) {
+    const Piece piece = piece_at(at, range.end());
+    const auto group = groups_.find(piece.chunk / group_chunks);
+    if (group == groups_.end()) return false;
+    const Chunk& chunk = group->second->chunks[piece.chunk % group_chunks];
+    if (!chunk.known || chunk.allocated.count(piece.first, piece.count) != piece.count ||
+        chunk.unwritten.count(piece.first, piece.count) != 0)
+      return false;
+    at += piece.count;
+  }
+  return true;
+}
+
 Result<void> AllocationMap::runs(BlockRange range, const Fill& fill, const Sink& sink) {
   for (uint64_t at = range.first; at < range.end();) {
     const Piece piece = piece_at(at, range.end());

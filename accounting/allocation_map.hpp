@@ -53,6 +53,8 @@ class AllocationMap {
   // Counts the states in the range, filling what is unknown. Blocks beyond EOF count as holes, since neither
   // `fill` nor `set` ever names them otherwise (see truncate). Allocates nothing where all chunks are known.
   Result<BlockCounts> count(BlockRange range, const Fill& fill);
+  // Whether all blocks of the range are known to be written: nothing is filled, nothing allocated.
+  bool known_written(BlockRange range) const;
   // Calls `sink` with every maximal run in the range, holes too, ascending, filling what is unknown. On an
   // error the sink has not been called.
   Result<void> runs(BlockRange range, const Fill& fill, const Sink& sink);

@@ -69,6 +69,7 @@ bool MeteredIo::in_place(Inode& inode, int fd, ByteRange range) {
   // A file without blocks may have its data in the inode.
   if (inode.charge.bytes == Bytes(0)) return false;
   const BlockRange blocks = range.blocks(backing_.block());
+  if (inode.map.known_written(blocks)) return !inode.maybe_shared;
   const auto counts = inode.map.count(blocks, backing_.fill_from(fd, &inode.maybe_shared));
   return counts && counts->written == blocks.count && !inode.maybe_shared;
 }

@@ -207,6 +207,7 @@ class Operations {
 
   void check_count(BlockRange range) {
     failed_ = false;
+    const bool written = map_.known_written(range);
     const Result<BlockCounts> counts = map_.count(range, fill());
     EXPECT_EQ(static_cast<bool>(counts), !failed_);
     if (!counts) return;
@@ -217,6 +218,9 @@ class Operations {
       if (state == BlockState::written) expected.written += run.count;
     }
     EXPECT_EQ(*counts, expected);
+    const bool all_written = expected.written == range.count;
+    EXPECT_TRUE(all_written || !written);
+    EXPECT_EQ(map_.known_written(range), all_written);
     know(range);
   }
 

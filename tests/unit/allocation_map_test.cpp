@@ -168,12 +168,16 @@ class RandomOperations {
   }
 
   void check_count(BlockRange range) {
+    const bool written = map_.known_written(range);
     const Result<BlockCounts> counts = map_.count(range, fill());
     if (counts) {
       ASSERT_EQ(*counts, model_.count(range));
+      ASSERT_TRUE(!written || counts->written == range.count);
+      ASSERT_EQ(map_.known_written(range), counts->written == range.count);
       ASSERT_TRUE(all_known(range));
     } else {
       ASSERT_EQ(counts.error(), Errno{EIO});
+      ASSERT_FALSE(written);
       ASSERT_FALSE(all_known(range)) << "an error of fill leaves the chunk unknown";
     }
   }
