@@ -158,7 +158,9 @@ Result<AllocationMap::Chunk*> AllocationMap::filled_chunk(uint64_t index, const 
   Chunk fresh;
   fresh.known = true;
   fresh.grown_at = chunk.grown_at;
+  uint64_t known_to = range.end();
   const Result<void> filled = fill(range, [&](BlockRange run, BlockState state) {
+    if (run.first < range.end() && state == BlockState::written) known_to = std::max(known_to, run.end());
     const uint64_t first = std::max(run.first, range.first);
     const uint64_t end = std::min(run.end(), range.end());
     if (first >= end) return;
@@ -166,7 +168,19 @@ Result<AllocationMap::Chunk*> AllocationMap::filled_chunk(uint64_t index, const 
   });
   if (!filled) return filled.error();
   chunk = std::move(fresh);
+  know_written({index + 1, known_to / chunk_blocks - (index + 1)});
   return &chunk;
+}
+
+// Where SEEK_HOLE goes through all data up to the hole, asking for each of them would take the square of the
+// file's length.
+void AllocationMap::know_written(BlockRange chunks) {
+  for (uint64_t index = chunks.first; index < chunks.end(); ++index) {
+    Chunk& chunk = chunk_at(index);
+    if (chunk.known) continue;
+    (void)chunk.assign(0, chunk_blocks, BlockState::written);
+    chunk.known = true;
+  }
 }
 
 template <class Change>

@@ -41,8 +41,9 @@ class AllocationMap {
   // Takes one run of blocks in one state.
   using Sink = std::function<void(BlockRange, BlockState)>;
   // Reads the backing filesystem's extents of a range and gives each run that is not a hole to the sink, in
-  // ascending order, clipped to the range or not, and nothing beyond EOF. On an error the chunk stays
-  // unknown. Asked for one whole chunk at a time. It must not touch the map.
+  // ascending order, clipped to the range or not, and nothing written beyond EOF. On an error the chunk stays
+  // unknown. Asked for one whole chunk at a time; whole chunks after it that a written run covers are known
+  // then, too. It must not touch the map.
   using Fill = std::function<Result<void>(BlockRange, const Sink&)>;
 
   AllocationMap();
@@ -85,6 +86,7 @@ class AllocationMap {
   // The chunk with this index; its group is made where it is missing. The reference holds until truncate.
   Chunk& chunk_at(uint64_t index);
   Result<Chunk*> filled_chunk(uint64_t index, const Fill& fill);
+  void know_written(BlockRange chunks);
   // Calls `change(chunk, first, count)` for each piece of the range whose group exists.
   template <class Change>
   void for_each_present(BlockRange range, Change change);

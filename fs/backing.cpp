@@ -136,8 +136,9 @@ bool Backing::sync_host(const Ledger& ledger) const {
   return true;
 }
 
-AllocationMap::Fill Backing::fill_from(int fd, bool* shared) const {
-  return [this, fd, shared](BlockRange range, const AllocationMap::Sink& sink) -> Result<void> {
+AllocationMap::Fill Backing::fill_from(int fd, uint64_t size, bool* shared) const {
+  return [this, fd, size, shared](BlockRange range, const AllocationMap::Sink& sink) -> Result<void> {
+    const uint64_t file_end = ByteRange{0, size}.blocks(block_).end();
     constexpr size_t batch = 512;
     uint64_t at = range.first * block_;
     const uint64_t end = range.end() * block_;
@@ -151,7 +152,11 @@ AllocationMap::Fill Backing::fill_from(int fd, bool* shared) const {
         const BlockRange blocks = ByteRange{extent.offset, extent.length}.blocks(block_);
         at = std::max(at, extent.offset + extent.length);
         if (extent.shared) *shared = true;
-        if (!extent.shared) sink(blocks, extent.unwritten ? BlockState::unwritten : BlockState::written);
+        if (extent.shared) continue;
+        if (extent.unwritten)
+          sink(blocks, BlockState::unwritten);
+        else if (blocks.first < file_end)
+          sink({blocks.first, std::min(blocks.end(), file_end) - blocks.first}, BlockState::written);
       }
       if (extents->size() < batch) return {};
     }

@@ -70,7 +70,7 @@ bool MeteredIo::in_place(Inode& inode, int fd, ByteRange range) {
   if (inode.charge.bytes == Bytes(0)) return false;
   const BlockRange blocks = range.blocks(backing_.block());
   if (inode.map.known_written(blocks)) return !inode.maybe_shared;
-  const auto counts = inode.map.count(blocks, backing_.fill_from(fd, &inode.maybe_shared));
+  const auto counts = inode.map.count(blocks, backing_.fill_from(fd, inode.size, &inode.maybe_shared));
   return counts && counts->written == blocks.count && !inode.maybe_shared;
 }
 
@@ -97,7 +97,7 @@ Result<MeteredIo::Need> MeteredIo::exact_need(Inode& inode, int fd, ByteRange ra
     const uint64_t end = (inode.size + block - 1) / block;
     known.count = std::min(known.end(), std::max(end, known.first)) - known.first;
   }
-  auto counts = inode.map.count(known, backing_.fill_from(fd, &inode.maybe_shared));
+  auto counts = inode.map.count(known, backing_.fill_from(fd, inode.size, &inode.maybe_shared));
   if (!counts) return counts.error();
   if (inode.sharing > 0) *counts = {blocks.count, 0, 0};
   const uint64_t holes = inode.sharing > 0 ? blocks.count : counts->hole + (blocks.count - known.count);

@@ -234,6 +234,33 @@ TEST(AllocationMap, FillsAChunkOnce) {
   EXPECT_EQ(fills, 2);
 }
 
+TEST(AllocationMap, AWrittenRunMakesAllItsChunksKnown) {
+  AllocationMap map;
+  map.set({3 * chunk, chunk}, BlockState::hole, 1);
+  const AllocationMap::Fill fill = [](BlockRange range, const AllocationMap::Sink& sink) -> Result<void> {
+    EXPECT_EQ(range.first, chunk);
+    sink({range.first + 10, 100 * chunk}, BlockState::written);
+    return {};
+  };
+  EXPECT_EQ(*map.count({chunk, 20}, fill), (BlockCounts{10, 0, 10}));
+  EXPECT_EQ(*map.count({2 * chunk, 99 * chunk}, no_fill), (BlockCounts{chunk, 0, 98 * chunk}))
+      << "one was known";
+  EXPECT_FALSE(map.known_written({0, 1}));
+  EXPECT_FALSE(map.known_written({101 * chunk, 1})) << "in part is not enough";
+  EXPECT_EQ(*map.count({101 * chunk, 1}, all_holes), (BlockCounts{1, 0, 0}));
+  EXPECT_EQ(map.grown_at(50), 0u);
+}
+
+TEST(AllocationMap, OfUnwrittenRunsOnlyTheChunkIsKnown) {
+  AllocationMap map;
+  const AllocationMap::Fill fill = [](BlockRange range, const AllocationMap::Sink& sink) -> Result<void> {
+    sink({range.first, 10 * chunk}, BlockState::unwritten);
+    return {};
+  };
+  EXPECT_EQ(*map.count({0, 1}, fill), (BlockCounts{0, 1, 0}));
+  EXPECT_EQ(*map.count({chunk, 1}, all_holes), (BlockCounts{1, 0, 0}));
+}
+
 TEST(AllocationMap, AnErrorOfFillLeavesTheChunkUnknown) {
   AllocationMap map;
   const AllocationMap::Fill fails = [](BlockRange range, const AllocationMap::Sink& sink) -> Result<void> {
