@@ -168,7 +168,7 @@ Result<AllocationMap::Chunk*> AllocationMap::filled_chunk(uint64_t index, const 
   });
   if (!filled) return filled.error();
   chunk = std::move(fresh);
-  know_written({index + 1, known_to / chunk_blocks - (index + 1)});
+  know_written({index + 1, std::min(known_to / chunk_blocks - (index + 1), most_known_ahead)});
   return &chunk;
 }
 

@@ -43,7 +43,7 @@ class AllocationMap {
   // Reads the backing filesystem's extents of a range and gives each run that is not a hole to the sink, in
   // ascending order, clipped to the range or not, and nothing written beyond EOF. On an error the chunk stays
   // unknown. Asked for one whole chunk at a time; whole chunks after it that a written run covers are known
-  // then, too. It must not touch the map.
+  // then, too (of a TiB at most). It must not touch the map.
   using Fill = std::function<Result<void>(BlockRange, const Sink&)>;
 
   AllocationMap();
@@ -82,6 +82,7 @@ class AllocationMap {
   struct Group;
   static constexpr uint64_t group_chunks = 64;
   static constexpr uint64_t group_blocks = group_chunks * chunk_blocks;
+  static constexpr uint64_t most_known_ahead = 65536;  // chunks: some filesystems call any hole data
 
   // The chunk with this index; its group is made where it is missing. The reference holds until truncate.
   Chunk& chunk_at(uint64_t index);

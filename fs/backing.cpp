@@ -136,8 +136,9 @@ bool Backing::sync_host(const Ledger& ledger) const {
   return true;
 }
 
-AllocationMap::Fill Backing::fill_from(int fd, uint64_t size, bool* shared) const {
-  return [this, fd, size, shared](BlockRange range, const AllocationMap::Sink& sink) -> Result<void> {
+AllocationMap::Fill Backing::fill_from(int fd, uint64_t size, bool stays_past_end, bool* shared) const {
+  return [this, fd, size, stays_past_end, shared](BlockRange range,
+                                                  const AllocationMap::Sink& sink) -> Result<void> {
     const uint64_t file_end = ByteRange{0, size}.blocks(block_).end();
     constexpr size_t batch = 512;
     uint64_t at = range.first * block_;
@@ -153,10 +154,11 @@ AllocationMap::Fill Backing::fill_from(int fd, uint64_t size, bool* shared) cons
         at = std::max(at, extent.offset + extent.length);
         if (extent.shared) *shared = true;
         if (extent.shared) continue;
-        if (extent.unwritten)
-          sink(blocks, BlockState::unwritten);
-        else if (blocks.first < file_end)
-          sink({blocks.first, std::min(blocks.end(), file_end) - blocks.first}, BlockState::written);
+        const bool whole = extent.unwritten && stays_past_end;
+        const uint64_t stays_to = whole ? blocks.end() : std::min(blocks.end(), file_end);
+        if (blocks.first < stays_to)
+          sink({blocks.first, stays_to - blocks.first},
+               extent.unwritten ? BlockState::unwritten : BlockState::written);
       }
       if (extents->size() < batch) return {};
     }

@@ -60,9 +60,10 @@ class Backing {
   bool sync_host(const Ledger& ledger) const;
 
   // Reads extents of a file of `size` bytes into an allocation map: from FIEMAP, or from SEEK_DATA where
-  // there is none. Shared extents are left out, as holes; `*shared` is set when one was seen. What XFS holds
-  // beyond EOF for delayed allocation may go again and is left out too.
-  AllocationMap::Fill fill_from(int fd, uint64_t size, bool* shared) const;
+  // there is none. Shared extents are left out, as holes; `*shared` is set when one was seen. Left out, too,
+  // is what lies beyond EOF, but for unwritten blocks where they stay (`stays_past_end`): XFS drops what it
+  // preallocated when it likes.
+  AllocationMap::Fill fill_from(int fd, uint64_t size, bool stays_past_end, bool* shared) const;
   // Whether a new name fits into the directory for sure without growing it (see the reasons inside).
   bool directory_has_room(int dir, size_t name_length) const;
 

@@ -52,7 +52,7 @@ class Handover {
  public:
   // Counts the changes of what is noted here or of what it means: no program takes over what it would
   // misread.
-  static constexpr uint64_t version = 1;
+  static constexpr uint64_t version = 2;
   static constexpr int most_descriptors = 1 << 20;
 
   class Descriptor {

@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "accounting/allocation_map.hpp"
@@ -88,10 +89,10 @@ struct Inode {
   Fd path;  // O_PATH; stays the same until the kernel has forgotten the inode
   uint32_t generation = 0;
   dev_t device = 0;
-  mode_t type = 0;                 // S_IFMT part
-  std::atomic<unsigned> opens{0};  // descriptors of open files
-  std::atomic<bool> dead{false};   // its charge was given back: `charge` must not be touched; set under mutex
-  std::atomic<bool> listed{false};           // on the settle list, which keeps it in the table
+  mode_t type = 0;                  // S_IFMT part
+  std::atomic<unsigned> opens{0};   // descriptors of open files
+  std::atomic<bool> dead{false};    // its charge was given back and means nothing any more; set under mutex
+  std::atomic<bool> listed{false};  // on the settle list, which keeps it in the table
   std::atomic<bool> may_have_set_id{false};  // set-uid or set-gid bits may have to be kept or cleared by us
 
   // Taken last and alone, over no system call.
@@ -124,8 +125,9 @@ struct Inode {
 
   // --- guarded by the table's mutex ---
   uint64_t lookups = 0;
-  bool taken_over = false;  // from a worker that died
-  NodeId parent = 0;        // where the kernel looked it up last
+  bool taken_over = false;                                    // from a worker that died
+  std::unordered_map<NodeId, Charge>::node_type last_charge;  // of a dead one, for who asks it still
+  NodeId parent = 0;                                          // where the kernel looked it up last
   std::string name;
 };
 

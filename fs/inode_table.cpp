@@ -206,7 +206,9 @@ Charge* InodeTable::find_charge(NodeId id) {
 
 void InodeTable::drop_charge(NodeId id) {
   const std::lock_guard lock(mutex_);
-  charges_.erase(id);
+  auto charge = charges_.extract(id);
+  const auto inode = inodes_.find(id);
+  if (inode != inodes_.end()) inode->second->last_charge = std::move(charge);
 }
 
 std::optional<Charge> InodeTable::take_stale_charge(NodeId id, const std::string& handle) {

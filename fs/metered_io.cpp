@@ -64,13 +64,19 @@ uint64_t MeteredIo::unit_of(Inode& inode, int fd) {
   return std::max(backing_.unit(), inode.hints.extent_size);
 }
 
+AllocationMap::Fill MeteredIo::fill_of(Inode& inode, int fd) {
+  (void)unit_of(inode, fd);  // reads what the file says of its preallocation
+  const bool stays_past_end = backing_.kind() != BackingKind::xfs || inode.preallocated_past_end;
+  return backing_.fill_from(fd, inode.size, stays_past_end, &inode.maybe_shared);
+}
+
 bool MeteredIo::in_place(Inode& inode, int fd, ByteRange range) {
   if (!backing_.overwrites_in_place() || range.end() > inode.size || inode.sharing > 0) return false;
   // A file without blocks may have its data in the inode.
   if (inode.charge.bytes == Bytes(0)) return false;
   const BlockRange blocks = range.blocks(backing_.block());
   if (inode.map.known_written(blocks)) return !inode.maybe_shared;
-  const auto counts = inode.map.count(blocks, backing_.fill_from(fd, inode.size, &inode.maybe_shared));
+  const auto counts = inode.map.count(blocks, fill_of(inode, fd));
   return counts && counts->written == blocks.count && !inode.maybe_shared;
 }
 
@@ -97,7 +103,7 @@ Result<MeteredIo::Need> MeteredIo::exact_need(Inode& inode, int fd, ByteRange ra
     const uint64_t end = (inode.size + block - 1) / block;
     known.count = std::min(known.end(), std::max(end, known.first)) - known.first;
   }
-  auto counts = inode.map.count(known, backing_.fill_from(fd, inode.size, &inode.maybe_shared));
+  auto counts = inode.map.count(known, fill_of(inode, fd));
   if (!counts) return counts.error();
   if (inode.sharing > 0) *counts = {blocks.count, 0, 0};
   const uint64_t holes = inode.sharing > 0 ? blocks.count : counts->hole + (blocks.count - known.count);

@@ -75,6 +75,8 @@ class MeteredIo {
 
   // Whether every block of the range is written and the file's own: then nothing changes but the data.
   bool in_place(Inode& inode, int fd, ByteRange range);
+  // For the allocation map of the inode.
+  AllocationMap::Fill fill_of(Inode& inode, int fd);
   Need far_need(Inode& inode, ByteRange range) const;
   Result<Need> exact_need(Inode& inode, int fd, ByteRange range);
   // What the filesystem may allocate late for the inode, with so many more extents and so much allocated.

@@ -55,7 +55,7 @@ class SharingSource {
 std::optional<uint64_t> MeteredIo::unwritten_in(Inode& inode, int fd, BlockRange blocks) {
   if (inode.unwritten == 0 || blocks.empty()) return 0;
   if (blocks.count > most_blocks_counted) return std::nullopt;
-  const auto counts = inode.map.count(blocks, backing_.fill_from(fd, inode.size, &inode.maybe_shared));
+  const auto counts = inode.map.count(blocks, fill_of(inode, fd));
   if (!counts) return std::nullopt;
   return std::min(counts->unwritten, inode.unwritten);
 }
@@ -130,15 +130,13 @@ Result<void> MeteredIo::allocate(Inode& inode, int fd, int mode, ByteRange range
     becoming_unwritten.clear();
     uint64_t holes = 0;
     uint64_t unwritten = 0;
-    const auto read =
-        inode.map.runs(blocks, backing_.fill_from(fd, inode.size, &inode.maybe_shared),
-                       [&](BlockRange run, BlockState state) {
-                         if (state == BlockState::hole) holes += run.count;
-                         if (state == BlockState::hole || (zero && state == BlockState::written)) {
-                           becoming_unwritten.push_back(run);
-                           unwritten += run.count;
-                         }
-                       });
+    const auto read = inode.map.runs(blocks, fill_of(inode, fd), [&](BlockRange run, BlockState state) {
+      if (state == BlockState::hole) holes += run.count;
+      if (state == BlockState::hole || (zero && state == BlockState::written)) {
+        becoming_unwritten.push_back(run);
+        unwritten += run.count;
+      }
+    });
     if (!read) return read.error();
     const uint64_t unit = inode.maybe_shared ? std::max(unit_of(inode, fd), backing_.cow_unit(inode.hints))
                                              : unit_of(inode, fd);

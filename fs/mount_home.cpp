@@ -192,7 +192,7 @@ int serve(const Mounted& mounted, Sys& sys, Starter& starter, Handover& notes) {
   };
   // A mount that is taken over has answered INIT already.
   if (takes_over) ready();
-  session.serve(ready);
+  if (!session.serve(ready)) give_up("cannot serve: there is no thread for it");
   notes.gone = true;
   return 0;
 }
@@ -251,7 +251,7 @@ int take_over_home(int notes) {
 int take_over_home(int notes, Sys& sys) {
   Handover* known = Handover::map(notes, true);
   if (known == nullptr) return fail("these notes are not of this version");
-  set_close_on_exec(true);
+  (void)set_close_on_exec(true);
   const Mounted mounted(known->words());
   if (!mounted.options.foreground) log_to_syslog();
   Starter starter{Fd()};

@@ -305,10 +305,11 @@ void Session::request(char* data, size_t size) {
 void Session::start_thread(std::atomic<int>& waiting, std::function<void()> work) {
   const std::lock_guard lock(threads_mutex_);
   if (threads_.size() >= most_threads) return;
+  ++waiting;  // before it can have a request
   try {
     threads_.emplace_back(std::move(work));
-    ++waiting;
   } catch (const std::exception& thrown) {
+    --waiting;
     tell_shortage(thrown.what());
   }
 }
@@ -324,8 +325,8 @@ void Session::serve_device() {
   try {
     memory.emplace();
   } catch (const std::bad_alloc& thrown) {
-    --readers_;
     tell_shortage(thrown.what());
+    if (--readers_ == 0) (void)call_reader();
     return;
   }
   short_of_threads_ = false;
@@ -404,7 +405,7 @@ void Session::start_queues() {
   }
 }
 
-void Session::serve(std::function<void()> ready) {
+bool Session::serve(std::function<void()> ready) {
   ready_ = std::move(ready);
   start_thread(readers_, [this] { serve_device(); });
   for (size_t i = 0;; ++i) {
@@ -416,6 +417,7 @@ void Session::serve(std::function<void()> ready) {
     }
     thread.join();
   }
+  return fuse_session_exited(session_.get()) != 0;
 }
 
 }  // namespace limaquota

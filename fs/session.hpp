@@ -32,8 +32,8 @@ class Session {
   // False where libfuse would not start.
   bool good() const { return session_ != nullptr; }
   // Serves until the mount is gone. `ready` is called once, from a serving thread, when the kernel's INIT was
-  // answered.
-  void serve(std::function<void()> ready);
+  // answered. False where it could not: there was no thread, or no memory for one.
+  bool serve(std::function<void()> ready);
   // In a worker that takes over: shakes hands as the one before did, without a word to the kernel, and has it
   // send again what was not answered. False where this program's answer would have been another.
   bool take_over();

@@ -131,16 +131,17 @@ bool is_trusted(int binary) {
 
 }  // namespace
 
-void set_close_on_exec(bool close) {
+Result<void> set_close_on_exec(bool close) {
   constexpr int first = 3;
   if (close) {
     ::close_range(first, ~0U, CLOSE_RANGE_CLOEXEC);
-    return;
+    return {};
   }
   const auto all = open_descriptors();
-  for (size_t i = 0; all && i < all->size(); ++i) {
-    if ((*all)[i] >= first) ::fcntl((*all)[i], F_SETFD, 0);
-  }
+  if (!all) return all.error();
+  for (const int fd : *all)
+    if (fd >= first) ::fcntl(fd, F_SETFD, 0);
+  return {};
 }
 
 std::optional<Fd> binary_of(pid_t asker, const Handover& notes) {
@@ -173,11 +174,14 @@ std::optional<Fd> binary_of(pid_t asker, const Handover& notes) {
 }
 
 void become(int binary, const Handover& notes) {
-  set_close_on_exec(false);
-  ::fcntl(binary, F_SETFD, FD_CLOEXEC);
-  execute(binary, {"limaquota", take_over_command, std::to_string(notes.notes), notes.words().front()});
-  log_error("cannot go on as another binary: {}", std::strerror(errno));
-  set_close_on_exec(true);
+  if (const auto kept = set_close_on_exec(false); kept) {
+    ::fcntl(binary, F_SETFD, FD_CLOEXEC);
+    execute(binary, {"limaquota", take_over_command, std::to_string(notes.notes), notes.words().front()});
+    log_error("cannot go on as another binary: {}", std::strerror(errno));
+  } else {
+    log_error("cannot see what is open for another binary: {}", std::strerror(kept.error().value));
+  }
+  (void)set_close_on_exec(true);
 }
 
 int try_notes(int notes) {

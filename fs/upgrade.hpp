@@ -32,7 +32,7 @@ std::optional<Fd> binary_of(pid_t asker, const Handover& notes);
 void become(int binary, const Handover& notes);
 
 // Of all descriptors but the standard streams: whether the programs that are executed do without them.
-void set_close_on_exec(bool close);
+Result<void> set_close_on_exec(bool close);
 
 // --- in the binary that is to take over ---
 // Where `notes` can be taken over: prints what binary_of wants to read. The exit status.

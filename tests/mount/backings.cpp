@@ -31,7 +31,10 @@ std::string make_command(const Filesystem& filesystem) {
   if (filesystem == "ext4") return "mkfs.ext4 -q -F -b 4096";
   if (filesystem == "ext4_1k") return "mkfs.ext4 -q -F -b 1024";
   if (filesystem == "xfs") return "mkfs.xfs -q -m reflink=1";
-  return "mkfs.btrfs -q";
+  // It looks at the sources of all mounts, and gives up where it may not: an ordinary user's mount in place,
+  // of another lane, is closed to root.
+  return "unshare --mount --propagation private sh -c "
+         "'umount --all --lazy --types fuse.limaquota; exec mkfs.btrfs -q \"$0\"'";
 }
 
 // A bare container's /dev may lack the node of the next free loop device.

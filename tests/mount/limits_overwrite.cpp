@@ -2,6 +2,7 @@
 // over it; and where they are shared, or unwritten, no write makes the account pass its limit.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/mount/limits_fill.hpp"
@@ -240,7 +241,43 @@ TEST_P(CloneTest, CloneInAnotherAccountIsChargedThereAndUnsharesHere) {
   EXPECT_LE(home().du("other"), 24 * MiB);
 }
 
+// XFS preallocates beyond the end of a file that grows, and drops it when the last descriptor is closed. What
+// was seen of it meanwhile is nothing to count on.
+class PreallocatedTest : public OverwriteTest {};
+
+TEST_P(PreallocatedTest, WhatLayBeyondTheEndIsNotTakenForAllocated) {
+  constexpr uint64_t size = 9 * MiB;
+  constexpr uint64_t tail = 3 * MiB;
+  const auto allocated = [this] {
+    struct stat st {};
+    EXPECT_EQ(::stat((home().backing() / "vm" / "disk").c_str(), &st), 0);
+    return static_cast<uint64_t>(st.st_blocks) * 512;
+  };
+  {
+    const Fd underneath = create_file(home().backing() / "vm" / "disk");
+    ASSERT_EQ(write_range(underneath.get(), 0, size).error, 0);
+    ASSERT_EQ(::fsync(underneath.get()), 0);
+    ASSERT_GE(allocated(), size + tail) << "nothing was preallocated";
+    const Fd disk = open_file(vm_ / "disk", O_RDWR);
+    EXPECT_EQ(write_range(disk.get(), size - 4 * KiB, 4 * KiB).error, 0);
+  }
+  ASSERT_TRUE(eventually([&] { return allocated() == size; }, 10)) << allocated();
+  ASSERT_TRUE(home().comes_to_rest("vm"));
+  const uint64_t room = home().used("vm") + 2 * MiB;
+  home().set_limit("vm", fmt::format("limit {}\ncontrol_reserve 1MiB\n", room));
+  const Fd disk = open_file(vm_ / "disk", O_RDWR);
+  EXPECT_EQ(errno_of(::fallocate(disk.get(), 0, size, tail)), ENOSPC);
+  EXPECT_LE(home().du("vm"), room);
+  // Blocks that are skipped were beyond the end, too.
+  EXPECT_EQ(write_range(disk.get(), size + tail - 4 * KiB, 4 * KiB).error, 0);
+  EXPECT_EQ(write_range(disk.get(), size, tail - 4 * KiB).error, ENOSPC);
+  EXPECT_LE(home().du("vm"), room);
+  EXPECT_EQ(::fsync(disk.get()), 0);
+  EXPECT_LE(home().du("vm"), room);
+}
+
 LIMAQUOTA_ON_ALL(OverwriteTest);
+LIMAQUOTA_ON(PreallocatedTest, "xfs");
 LIMAQUOTA_ON(CloneTest, "xfs", "btrfs");
 
 }  // namespace
