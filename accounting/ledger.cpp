@@ -49,6 +49,11 @@ Ledger::Account& Ledger::payer(Account& account) {
   return account.charged_to ? at(*account.charged_to) : account;
 }
 
+AccountId Ledger::payer(AccountId account) const {
+  const std::lock_guard lock(mutex_);
+  return at(account).charged_to.value_or(account);
+}
+
 AccountId Ledger::open(std::string_view name) {
   const std::lock_guard lock(mutex_);
   if (const auto found = by_name_.find(name); found != by_name_.end()) return found->second;

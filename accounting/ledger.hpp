@@ -117,6 +117,8 @@ class Ledger {
   AccountId open(std::string_view name);
   std::optional<AccountId> find(std::string_view name) const;
   std::string name(AccountId account) const;
+  // Whose limit holds for it: the VM's that a disk is attached to, else its own.
+  AccountId payer(AccountId account) const;
   std::vector<std::string> names() const;
   // Takes an account away that no inode is charged to any more. Its name may then be opened anew.
   void close(AccountId account);

@@ -61,12 +61,12 @@ Backing::Backing(Sys& sys, Fd root, std::string_view mount_options) : sys_(sys),
     kind_ = BackingKind::ext4;
     slack_ = SlackModel::ext4(block_);
     unit_ = ext4_cluster(fs, block_);
+    slack_.unit = unit_;
   } else if (fs.f_type == xfs_magic) {
     kind_ = BackingKind::xfs;
-    uint64_t allocsize = xfs_default_allocsize;
     const std::string_view set = option_value(mount_options, "allocsize");
-    if (!set.empty()) allocsize = std::strtoull(std::string(set).c_str(), nullptr, 10) * 1024;
-    largest_preallocation_ = std::max(xfs_longest_extent_blocks * block_, allocsize);
+    if (!set.empty()) least_preallocation_ = std::strtoull(std::string(set).c_str(), nullptr, 10) * 1024;
+    largest_preallocation_ = std::max(xfs_longest_extent_blocks * block_, least_preallocation_);
   } else if (fs.f_type == BTRFS_SUPER_MAGIC) {
     kind_ = BackingKind::btrfs;
     slack_ = SlackModel::none();
@@ -93,11 +93,12 @@ uint64_t Backing::cow_unit(const ExtentHints& hints) const {
   return std::max(hints.cow_extent_size, xfs_default_cow_blocks * block_);
 }
 
-// Twice the extent before the write, which is no longer than the file, rounded to a power of two.
+// Twice the extent before the write, which is no longer than the file, rounded to a power of two; and all
+// that the mount option `allocsize` says, behind the smallest file.
 Bytes Backing::speculative(uint64_t end) const {
   if (kind_ != BackingKind::xfs) return Bytes(0);
   const uint64_t doubled = std::max(end, xfs_default_allocsize) * 2;
-  return Bytes(std::min(doubled, largest_preallocation_));
+  return Bytes(std::min(std::max(doubled, least_preallocation_), largest_preallocation_));
 }
 
 // Directory blocks, their tree, an inherited ACL and the new file's first block: under 16 blocks on every

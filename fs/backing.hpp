@@ -75,6 +75,7 @@ class Backing {
   SlackModel slack_;
   uint64_t block_ = 4096;
   uint64_t unit_ = 4096;
+  uint64_t least_preallocation_ = 0;  // by XFS, behind a file that grows
   uint64_t largest_preallocation_ = 0;
   mutable std::atomic<uint64_t> allocated_at_sync_{0};  // the ledger's count when f_bavail was last true
 };

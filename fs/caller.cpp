@@ -141,12 +141,16 @@ AsCaller::~AsCaller() {
   set_fsetid(false);
 }
 
+namespace {
+thread_local int keepers = 0;  // of the capability; only the outermost lowers it
+}  // namespace
+
 KeepSetId::KeepSetId(bool keep) : raised_(keep && is_root()) {
-  if (raised_) set_fsetid(true);
+  if (raised_ && keepers++ == 0) set_fsetid(true);
 }
 
 KeepSetId::~KeepSetId() {
-  if (raised_) set_fsetid(false);
+  if (raised_ && --keepers == 0) set_fsetid(false);
 }
 
 }  // namespace limaquota

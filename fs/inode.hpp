@@ -89,10 +89,11 @@ struct Inode {
   Fd path;  // O_PATH; stays the same until the kernel has forgotten the inode
   uint32_t generation = 0;
   dev_t device = 0;
-  mode_t type = 0;                  // S_IFMT part
-  std::atomic<unsigned> opens{0};   // descriptors of open files
-  std::atomic<bool> dead{false};    // its charge was given back and means nothing any more; set under mutex
-  std::atomic<bool> listed{false};  // on the settle list, which keeps it in the table
+  mode_t type = 0;                 // S_IFMT part
+  std::atomic<unsigned> opens{0};  // descriptors of open files
+  std::atomic<bool> dead{false};   // its charge was given back and means nothing any more; set under mutex
+  std::atomic<bool> being_settled{false};    // who needs the room may wait for it; set under mutex
+  std::atomic<bool> listed{false};           // on the settle list, which keeps it in the table
   std::atomic<bool> may_have_set_id{false};  // set-uid or set-gid bits may have to be kept or cleared by us
 
   // Taken last and alone, over no system call.
@@ -109,7 +110,11 @@ struct Inode {
   uint64_t settled = 0;          // how often `unsettled` was taken down
   uint64_t unwritten = 0;        // unwritten blocks: each may split an extent when it is written
   uint64_t extents_at_most = 0;  // upper bound of the extents present
-  Bytes unknown_growth;          // reserved by an operation after which fstat failed
+  bool extents_counted = false;  // no more than there are
+  // At most so much of the slack is for late metadata, whatever a new count of the extents says: it was
+  // enough for all that was to come, and what came of it is allocated.
+  Bytes late_cap = Bytes::unlimited();
+  Bytes unknown_growth;  // reserved by an operation after which fstat failed
   uint64_t size = 0;
   AllocationMap map;
   bool hints_known = false;

@@ -204,11 +204,18 @@ Charge* InodeTable::find_charge(NodeId id) {
   return found == charges_.end() ? nullptr : &found->second;
 }
 
+void InodeTable::drop_charge(Inode& inode) {
+  const std::lock_guard lock(mutex_);
+  inode.dead = true;  // here, so that no other Inode is made for this charge
+  inode.last_charge = charges_.extract(inode.id);
+}
+
 void InodeTable::drop_charge(NodeId id) {
   const std::lock_guard lock(mutex_);
   auto charge = charges_.extract(id);
   const auto inode = inodes_.find(id);
-  if (inode != inodes_.end()) inode->second->last_charge = std::move(charge);
+  if (charge && inode != inodes_.end() && &inode->second->charge == &charge.mapped())
+    inode->second->last_charge = std::move(charge);
 }
 
 std::optional<Charge> InodeTable::take_stale_charge(NodeId id, const std::string& handle) {

@@ -60,6 +60,8 @@ class InodeTable {
   // The charge of an inode; the address stays valid until drop_charge.
   Charge* find_charge(NodeId id);
   void drop_charge(NodeId id);
+  // The same for one that somebody may still ask for it; it is dead from then on.
+  void drop_charge(Inode& inode);
   // Takes out the charge of an inode that was removed behind the mount's back, where an inode of another file
   // handle has its number now.
   std::optional<Charge> take_stale_charge(NodeId id, const std::string& handle);

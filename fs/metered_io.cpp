@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 #include <utility>
 
 #include "fs/caller.hpp"
@@ -38,19 +39,37 @@ Claims MeteredIo::claims_of(Inode& inode, Bytes bytes) const {
   return claims(inode, bytes);
 }
 
-Bytes MeteredIo::late(const Inode& inode, uint64_t more_extents, Bytes allocated) const {
+Bytes MeteredIo::late(const Inode& inode, uint64_t extents, uint64_t present, Bytes allocated) const {
   if (inode.hints.has_extents && backing_.slack().in_inode(allocated)) return Bytes(0);
-  return backing_.slack().late(inode.unsettled + inode.unwritten + more_extents, inode.extents_at_most);
+  const bool maps_blocks =
+      backing_.kind() == BackingKind::ext4 && inode.hints_known && !inode.hints.has_extents;
+  if (maps_blocks) return backing_.slack().late_without_extents(extents);
+  return backing_.slack().late(extents, present);
 }
 
 Bytes MeteredIo::slack_due(const Inode& inode, Bytes allocated) const {
   if (!regular(inode)) return Bytes(0);
-  return late(inode, 0, allocated) + inode.unknown_growth;
+  const Bytes due = late(inode, inode.unsettled + inode.unwritten, inode.extents_at_most, allocated);
+  return std::min(due, inode.late_cap) + inode.unknown_growth;
+}
+
+// What comes of more extents alone, wherever those that are to come already will lie.
+Bytes MeteredIo::late_alone(const Inode& inode, uint64_t extents) const {
+  const uint64_t pending = inode.unsettled + inode.unwritten;
+  const Bytes allocated = inode.charge.bytes + Bytes(extents * backing_.block());
+  return late(inode, extents, inode.extents_at_most + pending, allocated);
 }
 
 Bytes MeteredIo::slack_growth(const Inode& inode, uint64_t extents) const {
+  const uint64_t pending = inode.unsettled + inode.unwritten;
   const Bytes allocated = inode.charge.bytes + Bytes(extents * backing_.block());
-  return minus_or_zero(late(inode, extents, allocated) + inode.unknown_growth, inode.slack);
+  const Bytes all = late(inode, pending + extents, inode.extents_at_most, allocated) + inode.unknown_growth;
+  return std::min(minus_or_zero(all, inode.slack), late_alone(inode, extents));
+}
+
+// They were reserved for.
+void MeteredIo::expect_extents(Inode& inode, uint64_t extents) const {
+  inode.late_cap = plus_or_unlimited(inode.late_cap, late_alone(inode, extents));
 }
 
 uint64_t MeteredIo::unit_of(Inode& inode, int fd) {
@@ -94,6 +113,13 @@ MeteredIo::Need MeteredIo::far_need(Inode& inode, ByteRange range) const {
   return need;
 }
 
+bool MeteredIo::last_block_is_shared(Inode& inode, int fd) {
+  const uint64_t block = backing_.block();
+  if (!backing_.can_share() || inode.size % block == 0) return false;
+  const auto counts = inode.map.count({inode.size / block, 1}, fill_of(inode, fd));
+  return !counts || inode.sharing > 0 || (inode.maybe_shared && counts->hole > 0);
+}
+
 Result<MeteredIo::Need> MeteredIo::exact_need(Inode& inode, int fd, ByteRange range) {
   const uint64_t block = backing_.block();
   const BlockRange blocks = range.blocks(block);
@@ -103,10 +129,17 @@ Result<MeteredIo::Need> MeteredIo::exact_need(Inode& inode, int fd, ByteRange ra
     const uint64_t end = (inode.size + block - 1) / block;
     known.count = std::min(known.end(), std::max(end, known.first)) - known.first;
   }
+  // Data in an ext4 inode (inline_data) moves out when it grows; a file is told to have extents until it has
+  // such data, and again afterwards.
+  const bool may_be_inline = backing_.kind() == BackingKind::ext4 && inode.size <= block;
+  if (may_be_inline) inode.hints_known = false;
   auto counts = inode.map.count(known, fill_of(inode, fd));
   if (!counts) return counts.error();
-  if (inode.sharing > 0) *counts = {blocks.count, 0, 0};
-  const uint64_t holes = inode.sharing > 0 ? blocks.count : counts->hole + (blocks.count - known.count);
+  const bool may_move_out = may_be_inline && !inode.hints.has_extents && range.end() > inode.size;
+  const bool all_anew = inode.sharing > 0 || may_move_out;
+  if (all_anew) *counts = {blocks.count, 0, 0};
+  const uint64_t holes = all_anew ? blocks.count : counts->hole + (blocks.count - known.count);
+  const bool copies_tail = range.offset > inode.size && last_block_is_shared(inode, fd);
   uint64_t unit = unit_of(inode, fd);
   if (inode.maybe_shared || inode.sharing > 0) unit = std::max(unit, backing_.cow_unit(inode.hints));
   Need need;
@@ -115,7 +148,7 @@ Result<MeteredIo::Need> MeteredIo::exact_need(Inode& inode, int fd, ByteRange ra
   need.extents = holes + (counts->unwritten - need.unwritten);
   need.bytes = Bytes(std::min(range.blocks(unit).count, holes) * unit);
   // A write past the end zeroes the rest of the block in which the file ended.
-  if (inode.maybe_shared && range.offset > inode.size && inode.size % block != 0) need.bytes += Bytes(unit);
+  if (copies_tail) need.bytes += Bytes(unit);
   if (need.extents > 0) need.bytes += slack_growth(inode, need.extents);
   return need;
 }
@@ -149,7 +182,9 @@ bool MeteredIo::make_room(Inode& inode, const Refused& refusal, Tried& tried,
                           std::unique_lock<std::mutex>& lock) {
   if (!tried.own) {
     tried.own = true;
-    if (inode.unsettled > 0 || inode.unknown_growth > Bytes(0) || backing_.kind() == BackingKind::xfs) {
+    const bool guessed = backing_.slack().leaf_capacity > 0 && !inode.extents_counted;
+    if (inode.unsettled > 0 || inode.unknown_growth > Bytes(0) || guessed ||
+        backing_.kind() == BackingKind::xfs) {
       settle(inode, true);
       return true;
     }
@@ -166,7 +201,7 @@ bool MeteredIo::make_room(Inode& inode, const Refused& refusal, Tried& tried,
   bool hope = wait_for_others(refusal, tried);
   if (!hope && !tried.others) {
     tried.others = true;
-    hope = settler_.settle_accounts(accounts_now);
+    hope = settler_.settle_accounts(accounts_now, refusal.by_host);
   }
   lock.lock();
   return hope;
@@ -250,6 +285,7 @@ Result<size_t> MeteredIo::write(Inode& inode, int fd, const char* data, size_t s
   }
   auto grant = admit(inode, fd, {offset, size}, true, lock);
   if (!grant) return grant.error();
+  expect_extents(inode, grant->need.extents);
   auto written = write_granted(inode, fd, data, {offset, grant->length}, grant->need.exact);
   if (!written && grant->need.exact) grant->need.unwritten = 0;  // still unwritten, as far as the map knows
   finish(inode, fd, std::move(grant->reservation), grant->need);
@@ -257,6 +293,7 @@ Result<size_t> MeteredIo::write(Inode& inode, int fd, const char* data, size_t s
 }
 
 void MeteredIo::finish(Inode& inode, int fd, Reservation reservation, const Need& need) {
+  if (inode.dead) return;
   inode.unwritten -= need.unwritten;
   if (backing_.slack().leaf_capacity > 0) inode.unsettled += need.extents + need.unwritten;
   inode.last_write = std::chrono::steady_clock::now();
@@ -285,6 +322,7 @@ void MeteredIo::changes_of(Inode& inode, Bytes charge_after, Bytes slack_after, 
   }
   inode.charge.bytes = charge_after;
   inode.slack = slack_after;
+  inode.late_cap = minus_or_zero(slack_after, inode.unknown_growth);
 }
 
 void MeteredIo::list(Inode& inode) {
@@ -316,40 +354,62 @@ void MeteredIo::observe(Inode& inode) {
   observe(inode, *st);
 }
 
+namespace {
+class BeingSettled {
+ public:
+  explicit BeingSettled(Inode& inode) : inode_(inode) { inode_.being_settled = true; }
+  BeingSettled(const BeingSettled&) = delete;
+  BeingSettled& operator=(const BeingSettled&) = delete;
+  ~BeingSettled() { inode_.being_settled = false; }
+
+ private:
+  Inode& inode_;
+};
+}  // namespace
+
 void MeteredIo::settle(Inode& inode, bool trim) {
   if (!regular(inode) || inode.dead) return;
-  Sys& sys = backing_.sys();
+  const BeingSettled being(inode);
   // A descriptor of our own: a write error stays to be told by the callers' own fsync.
+  Sys& sys = backing_.sys();
   const ProcPath path(inode.path.get());
   auto fd = sys.openat(AT_FDCWD, path.c_str(), O_RDWR | O_NONBLOCK, 0);
   if (!fd) fd = sys.openat(AT_FDCWD, path.c_str(), O_RDONLY | O_NONBLOCK, 0);
   // A file that even its owner may not open is written back with all others.
   if (!(fd ? sys.write_back(fd->get()).operator bool() : fd.error().value == EACCES && backing_.sync())) {
+    inode.map = AllocationMap();  // the filesystem may have dropped what it could not write
     observe(inode);
     return;
   }
+  inode.hints_known = false;  // an ext4 file gets its extents when it outgrows its inode
+  if (fd) (void)unit_of(inode, fd->get());
   if (fd && trim && backing_.kind() == BackingKind::xfs && !inode.preallocated_past_end) {
     const uint64_t end = round_up(Bytes(inode.size), Bytes(backing_.block())).count();
     const auto past_end = sys.count_extents(fd->get(), end);
     if (past_end && *past_end > 0) drop_preallocation(inode, fd->get());
   }
   inode.dirty_since = std::chrono::steady_clock::now();
-  if (inode.unsettled > 0) {
+  if (inode.unsettled > 0 || !inode.extents_counted) {
     const auto extents = fd ? sys.count_extents(fd->get(), 0) : Result<uint64_t>(fd.error());
     inode.extents_at_most = extents ? *extents : inode.extents_at_most + inode.unsettled;
+    inode.extents_counted = extents.operator bool();
     inode.unsettled = 0;
     ++inode.settled;
   }
   observe(inode);
 }
 
-// Truncating to the present size drops it. Nobody asked for a truncation: times and set-id bits stay.
+// Punching drops it; truncating to the present size would zero the rest of the last block first, which may be
+// shared. Nobody asked for either: times and set-id bits stay.
 void MeteredIo::drop_preallocation(Inode& inode, int fd) {
   Sys& sys = backing_.sys();
   const auto before = sys.fstat(fd);
   if (!before) return;
   const KeepSetId keep(inode.may_have_set_id);
-  if (!sys.ftruncate(fd, before->st_size)) return;
+  const off_t end = static_cast<off_t>(
+      round_up(Bytes(static_cast<uint64_t>(before->st_size)), Bytes(backing_.block())).count());
+  constexpr int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  if (!sys.fallocate(fd, punch, end, std::numeric_limits<off_t>::max() - end)) return;
   const timespec times[2] = {{0, UTIME_OMIT}, before->st_mtim};
   (void)!sys.utimens(inode.path.get(), times);
 }
@@ -365,6 +425,7 @@ Result<void> MeteredIo::sync(Inode& inode, int fd, bool data_only) {
   const auto result = data_only ? backing_.sys().fdatasync(fd) : backing_.sys().fsync(fd);
   const std::lock_guard lock(inode.mutex);
   if (inode.dead) return result;
+  if (!result) inode.map = AllocationMap();
   const auto st = backing_.sys().fstat(fd);
   if (result && st && settled == inode.settled) {
     // Writes that came meanwhile may not be on disk: they stay counted.
@@ -374,6 +435,7 @@ Result<void> MeteredIo::sync(Inode& inode, int fd, bool data_only) {
     inode.dirty_since = std::chrono::steady_clock::now();
     const uint64_t blocks = static_cast<uint64_t>(st->st_blocks) * 512 / backing_.block() + 1;
     inode.extents_at_most = std::min(inode.extents_at_most + before, blocks);
+    if (before > 0) inode.extents_counted = false;
     inode.unknown_growth = Bytes(0);
   }
   if (st) observe(inode, *st);
@@ -391,7 +453,7 @@ Result<Reservation> MeteredIo::reserve(const Claims& claims, Line line, bool cou
     tried.others = true;
     boost::container::small_vector<AccountId, 2> accounts;
     for (const Claim& claim : claims) accounts.push_back(claim.account);
-    settler_.settle_accounts(accounts);
+    settler_.settle_accounts(accounts, refusal.by_host);
   }
   return counted ? refused(claims, Bytes(0), refusal) : Errno{refusal.by_host ? ENOSPC : refusal_};
 }

@@ -79,9 +79,13 @@ class MeteredIo {
   AllocationMap::Fill fill_of(Inode& inode, int fd);
   Need far_need(Inode& inode, ByteRange range) const;
   Result<Need> exact_need(Inode& inode, int fd, ByteRange range);
+  // Whether the block that the file ends in would be copied by a write to it.
+  bool last_block_is_shared(Inode& inode, int fd);
   // What the filesystem may allocate late for the inode, with so many more extents and so much allocated.
-  Bytes late(const Inode& inode, uint64_t more_extents, Bytes allocated) const;
+  Bytes late(const Inode& inode, uint64_t extents, uint64_t present, Bytes allocated) const;
+  Bytes late_alone(const Inode& inode, uint64_t extents) const;
   Bytes slack_growth(const Inode& inode, uint64_t extents) const;
+  void expect_extents(Inode& inode, uint64_t extents) const;
   uint64_t unit_of(Inode& inode, int fd);
   Claims claims(const Inode& inode, Bytes bytes) const;
   // `lock` holds inode.mutex; it may be let go and taken again.
@@ -108,8 +112,9 @@ class MeteredIo {
   // Nothing where the range is too large, or cannot be looked at: then adopt_unwritten counts anew.
   std::optional<uint64_t> unwritten_in(Inode& inode, int fd, BlockRange blocks);
   using Edges = boost::container::small_vector<uint64_t, 2>;  // a byte in each block that is zeroed in part
-  Result<Reservation> admit_edges(Inode& inode, int fd, const Edges& edges,
+  Result<Reservation> admit_edges(Inode& inode, int fd, const Edges& edges, ByteRange freed,
                                   std::unique_lock<std::mutex>& lock);
+  Bytes allocated_in(int fd, ByteRange range) const;
   Bytes slack_due(const Inode& inode, Bytes allocated) const;
   void changes_of(Inode& inode, Bytes charge_after, Bytes slack_after, Changes& changes);
   void list(Inode& inode);

@@ -60,10 +60,29 @@ std::optional<uint64_t> MeteredIo::unwritten_in(Inode& inode, int fd, BlockRange
   return std::min(counts->unwritten, inode.unwritten);
 }
 
-// Zeroing a part of a shared block copies it first. Nothing for blocks that are not shared.
-Result<Reservation> MeteredIo::admit_edges(Inode& inode, int fd, const Edges& edges,
+// What is allocated in a range now, shared blocks too.
+Bytes MeteredIo::allocated_in(int fd, ByteRange range) const {
+  constexpr size_t batch = 1024;
+  uint64_t sum = 0;
+  for (uint64_t at = range.offset; at < range.end();) {
+    const auto extents = backing_.sys().extents(fd, at, range.end() - at, batch);
+    if (!extents) return Bytes(0);
+    for (const Extent& extent : *extents) {
+      const uint64_t first = std::max(extent.offset, range.offset);
+      const uint64_t end = std::min(extent.offset + extent.length, range.end());
+      if (first < end) sum += end - first;
+      at = std::max(at, extent.offset + extent.length);
+    }
+    if (extents->size() < batch) break;
+  }
+  return Bytes(sum);
+}
+
+// Zeroing a part of a shared block copies it first: on XFS more than it, on btrfs st_blocks stays. Nothing
+// for blocks that are not shared; nor where the operation frees as much before (`freed`).
+Result<Reservation> MeteredIo::admit_edges(Inode& inode, int fd, const Edges& edges, ByteRange freed,
                                            std::unique_lock<std::mutex>& lock) {
-  if (!backing_.can_share()) return Reservation();
+  if (backing_.kind() != BackingKind::xfs) return Reservation();
   Tried tried;
   Refused refusal;
   for (;;) {
@@ -78,13 +97,17 @@ Result<Reservation> MeteredIo::admit_edges(Inode& inode, int fd, const Edges& ed
     auto granted =
         ledger_.reserve(claims(inode, bytes), Line::moving, backing_.host_sample(ledger_), &refusal);
     if (granted) return std::move(*granted);
-    if (!make_room(inode, refusal, tried, lock)) return refused(claims(inode, Bytes(0)), bytes, refusal);
+    if (make_room(inode, refusal, tried, lock)) continue;
+    if (bytes <= allocated_in(fd, freed)) return Reservation();
+    return refused(claims(inode, Bytes(0)), bytes, refusal);
   }
 }
 
 void MeteredIo::adopt_unwritten(Inode& inode, int fd) {
   inode.unwritten = 0;
   if (backing_.slack().leaf_capacity == 0) return;
+  // What is to be written over unwritten blocks counts in `unsettled` already.
+  if (inode.unsettled > 0) (void)backing_.sys().write_back(fd);
   constexpr size_t batch = 1024;
   uint64_t at = 0;
   for (;;) {
@@ -112,12 +135,14 @@ Result<void> MeteredIo::allocate(Inode& inode, int fd, int mode, ByteRange range
   if (zero && backing_.kind() == BackingKind::tmpfs) return Errno{EOPNOTSUPP};
   const uint64_t block = backing_.block();
   const BlockRange blocks = range.blocks(block);
+  const BlockRange whole = range.whole_blocks(block);
   std::unique_lock lock(inode.mutex);
   Tried tried;
   Refused refusal;
   Need need;
   Reservation reservation;
   std::vector<BlockRange> becoming_unwritten;
+  uint64_t pending = 0;  // insertions that may come of it
   for (;;) {
     // What is not allocated now must be: where that alone does not fit, the map need not be looked through,
     // which for an absurd length would take forever.
@@ -132,18 +157,26 @@ Result<void> MeteredIo::allocate(Inode& inode, int fd, int mode, ByteRange range
     uint64_t unwritten = 0;
     const auto read = inode.map.runs(blocks, fill_of(inode, fd), [&](BlockRange run, BlockState state) {
       if (state == BlockState::hole) holes += run.count;
-      if (state == BlockState::hole || (zero && state == BlockState::written)) {
-        becoming_unwritten.push_back(run);
-        unwritten += run.count;
+      BlockRange becomes = run;
+      if (zero && state == BlockState::written) {  // those in part stay written
+        const uint64_t first = std::max(run.first, whole.first);
+        becomes = {first, std::max(first, std::min(run.end(), whole.end())) - first};
+      }
+      if (!becomes.empty() && (state == BlockState::hole || (zero && state == BlockState::written))) {
+        becoming_unwritten.push_back(becomes);
+        unwritten += becomes.count;
       }
     });
     if (!read) return read.error();
+    const bool grows_past_end = (mode & FALLOC_FL_KEEP_SIZE) == 0 && range.end() > inode.size;
+    const bool copies_tail = grows_past_end && range.offset > inode.size && last_block_is_shared(inode, fd);
     const uint64_t unit = inode.maybe_shared ? std::max(unit_of(inode, fd), backing_.cow_unit(inode.hints))
                                              : unit_of(inode, fd);
     need = Need{};
     need.extents = unwritten > 0 ? 2 : 0;
-    need.bytes = Bytes(std::min(range.blocks(unit).count, holes) * unit);
-    if (unwritten > 0) need.bytes += slack_growth(inode, unwritten + need.extents);
+    need.bytes = Bytes((std::min(range.blocks(unit).count, holes) + (copies_tail ? 1 : 0)) * unit);
+    pending = unwritten > 0 ? unwritten + need.extents : 0;
+    if (pending > 0) need.bytes += slack_growth(inode, pending);
     if (need.bytes == Bytes(0)) break;
     auto granted =
         ledger_.reserve(claims(inode, need.bytes), line(inode), backing_.host_sample(ledger_), &refusal);
@@ -154,21 +187,28 @@ Result<void> MeteredIo::allocate(Inode& inode, int fd, int mode, ByteRange range
     if (make_room(inode, refusal, tried, lock)) continue;
     return refused(claims(inode, Bytes(0)), Bytes(range.length), refusal);
   }
+  expect_extents(inode, pending);
   Result<void> result;
   const uint64_t most = piece_of(range.length);
   for (uint64_t at = range.offset; at < range.end() && result; at += most) {
     const uint64_t piece = std::min(most, range.end() - at);
     result = backing_.sys().fallocate(fd, mode, static_cast<off_t>(at), static_cast<off_t>(piece));
   }
-  if ((mode & FALLOC_FL_KEEP_SIZE) != 0 && range.end() > inode.size) inode.preallocated_past_end = true;
   if (result) {
+    if ((mode & FALLOC_FL_KEEP_SIZE) != 0 && range.end() > inode.size) inode.preallocated_past_end = true;
     const bool keeps_unwritten =
         backing_.kind() != BackingKind::btrfs && backing_.kind() != BackingKind::tmpfs;
     for (const BlockRange run : becoming_unwritten) {
       inode.map.set(run, BlockState::unwritten, steady_seconds());
       if (keeps_unwritten) inode.unwritten += run.count;
     }
+    // Shared blocks are holes to the map, and stay shared.
+    if (!zero && inode.maybe_shared) {
+      inode.map.forget(blocks);
+      adopt_unwritten(inode, fd);
+    }
   } else {
+    inode.hints_known = false;  // it may have kept something past the end
     inode.map.forget(blocks);
     adopt_unwritten(inode, fd);
   }
@@ -182,10 +222,15 @@ Result<void> MeteredIo::punch(Inode& inode, int fd, int mode, ByteRange range) {
   Edges partial;
   if (range.offset % backing_.block() != 0) partial.push_back(range.offset);
   if (range.end() % backing_.block() != 0) partial.push_back(range.end() - 1);
-  auto edges = admit_edges(inode, fd, partial, lock);
+  const ByteRange freed{whole.first * backing_.block(), whole.count * backing_.block()};
+  auto edges = admit_edges(inode, fd, partial, freed, lock);
   if (!edges) return edges.error();
   Result<void> result;
   const auto unwritten = unwritten_in(inode, fd, whole);
+  // First what frees.
+  if (!partial.empty() && inode.maybe_shared && freed.length > 0)
+    result = backing_.sys().fallocate(fd, mode, static_cast<off_t>(freed.offset),
+                                      static_cast<off_t>(freed.length));
   const uint64_t most = piece_of(range.length);
   for (uint64_t at = range.offset; at < range.end() && result; at += most) {
     const uint64_t piece = std::min(most, range.end() - at);
@@ -212,9 +257,13 @@ Result<void> MeteredIo::truncate(Inode& inode, int fd, uint64_t size) {
   const uint64_t old_size = inode.size;
   Edges partial;
   if (size < old_size && size % block != 0) partial.push_back(size);
-  if (size > old_size && old_size % block != 0) partial.push_back(old_size - 1);
-  auto edges = admit_edges(inode, fd, partial, lock);
+  if (size >= old_size && old_size % block != 0) partial.push_back(old_size - 1);
+  const uint64_t whole_end = std::min(old_size, round_up(Bytes(size), Bytes(block)).count());
+  auto edges = admit_edges(inode, fd, partial, {whole_end, old_size - whole_end}, lock);
   if (!edges) return edges.error();
+  // First what frees.
+  if (size < whole_end && whole_end < old_size && inode.maybe_shared)
+    (void)!backing_.sys().ftruncate(fd, static_cast<off_t>(whole_end));
   const auto result = backing_.sys().ftruncate(fd, static_cast<off_t>(size));
   if (result && size <= old_size) {
     // Whatever was allocated past the new end is gone, also what lay past the old one.
@@ -249,6 +298,7 @@ Result<size_t> MeteredIo::copy(Inode& in, int in_fd, uint64_t in_offset, Inode& 
     const ByteRange to{out_offset + copied, std::min(piece, source_size - from.offset)};
     auto grant = admit(out, out_fd, to, true, lock);
     if (!grant) return copied > 0 ? Result<size_t>(copied) : Result<size_t>(grant.error());
+    expect_extents(out, grant->need.extents);
     Result<size_t> got = size_t{0};
     const auto extended = extend_first(out, out_fd, to.offset + grant->length, grant->need.exact);
     if (extended) {

@@ -386,15 +386,21 @@ void Session::serve_queue(unsigned queue) {
     return;
   }
   short_of_threads_ = false;
+  bool served = false;
   for (;;) {
     const std::span<char> request = entry->next();
-    if (request.empty()) break;
+    if (request.empty()) break;  // the end of the mount, or of this entry
     if (--takers == 0) start_thread(takers, [this, queue] { serve_queue(queue); });
     entry_in_service = entry.get();
     process(request.data(), request.size());
     entry_in_service = nullptr;
     ++takers;
+    served = true;
   }
+  // An entry that was refused at once would be again.
+  const bool was_last = --takers == 0;
+  if (was_last && served && fuse_session_exited(session_.get()) == 0)
+    start_thread(takers, [this, queue] { serve_queue(queue); });
 }
 
 void Session::start_queues() {

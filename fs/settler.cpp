@@ -13,6 +13,8 @@ constexpr auto look_interval = 100ms;
 // The least time between two looks that somebody hurried.
 constexpr auto hurry_interval = 5ms;
 constexpr size_t crowd = 1000;
+// For an inode that another thread settles.
+constexpr int most_waited_ms = 1000;
 // The kernel writes dirty pages back after 30 s: from then on, forcing it costs nothing.
 constexpr auto written_back_after = 35s;
 // XFS drops copy-on-write preallocation after 5 minutes (cowgc), preallocation past the end after 5
@@ -79,12 +81,25 @@ std::vector<InodePtr> Settler::listed() const {
   return all;
 }
 
-bool Settler::settle_accounts(const boost::container::small_vector<AccountId, 2>& accounts) {
+bool Settler::settle_accounts(const boost::container::small_vector<AccountId, 2>& accounts, bool all) {
   bool any = false;
+  boost::container::small_vector<AccountId, 2> payers;
+  for (const AccountId account : accounts) payers.push_back(ledger_.payer(account));
+  const auto is_paid = [&](const Inode& inode) {
+    return std::find(payers.begin(), payers.end(), ledger_.payer(inode.charge.account)) != payers.end();
+  };
   for (const InodePtr& inode : listed()) {
+    if (!all && !is_paid(*inode)) continue;
     const std::unique_lock lock(inode->mutex, std::try_to_lock);
-    if (!lock || inode->dead || inode->unsettled == 0 || inode->slack == Bytes(0)) continue;
-    if (std::find(accounts.begin(), accounts.end(), inode->charge.account) == accounts.end()) continue;
+    if (!lock) {
+      // What another one gives back is given back for us, too. It waits for the disk alone.
+      for (int waited = 0; inode->being_settled && waited < most_waited_ms; ++waited) {
+        std::this_thread::sleep_for(1ms);
+        any = true;
+      }
+      continue;
+    }
+    if (inode->dead || inode->unsettled == 0 || inode->slack == Bytes(0)) continue;
     const Bytes before = inode->slack;
     io_->settle(*inode, false);
     any = any || inode->slack < before;

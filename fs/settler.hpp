@@ -34,9 +34,9 @@ class Settler {
   // The caller holds inode.mutex. Only inodes in the table are taken.
   void add(Inode& inode);
   void remove(Inode& inode);
-  // Settles every listed inode of these accounts now, but those whose mutex is held: something changes them
-  // anyway. The caller holds no inode's mutex. True where anything was given back.
-  bool settle_accounts(const boost::container::small_vector<AccountId, 2>& accounts);
+  // Settles every listed inode now that these accounts pay for, or `all`, but those whose mutex is held:
+  // something changes them anyway. The caller holds no inode's mutex. True where anything was given back.
+  bool settle_accounts(const boost::container::small_vector<AccountId, 2>& accounts, bool all);
   // A look was broken off by an exception. Set before start().
   std::function<void()> on_thrown;
 

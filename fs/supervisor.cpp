@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -50,6 +51,16 @@ constexpr auto upgrade_patience = 60s;
 constexpr auto proof_of_life = 2s;
 constexpr auto death_patience = 10s;
 
+// Its name is another from the first: whoever looks for the worker must not find it.
+pid_t fork_prober() {
+  std::array<char, 16> own{};
+  ::prctl(PR_GET_NAME, own.data());
+  ::prctl(PR_SET_NAME, "limaquota-probe");
+  const pid_t pid = ::fork();
+  if (pid != 0) ::prctl(PR_SET_NAME, own.data());
+  return pid;
+}
+
 // Like fork(2), but with one table of descriptors for both.
 pid_t fork_with_descriptors() {
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -74,7 +85,6 @@ bool mark_lasting(Handover& notes) {
 
 // Asks the mount now and then: in a process of its own, since the question may never be answered.
 [[noreturn]] void probe(Handover& notes, const char* path) {
-  ::prctl(PR_SET_NAME, "limaquota-probe");
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   // It must not keep the mount alive.
   ::close_range(0, ~0U, 0);
@@ -285,7 +295,7 @@ class Supervisor {
     if (prober_ < 0 || ::waitpid(prober_, nullptr, WNOHANG) == prober_) {
       forgiven_ = now;
       const std::string path = supervised_.mountpoint + "/.usage/_host";
-      prober_ = ::fork();
+      prober_ = fork_prober();
       if (prober_ == 0) probe(notes_, path.c_str());
     }
     const Clock::time_point answered{Clock::duration(notes_.answered.load())};

@@ -189,7 +189,6 @@ Result<std::vector<Extent>> Sys::extents(int fd, uint64_t offset, uint64_t lengt
   extents.reserve(map->fm_mapped_extents);
   for (uint32_t i = 0; i < map->fm_mapped_extents; ++i) {
     const fiemap_extent& extent = map->fm_extents[i];
-    if ((extent.fe_flags & FIEMAP_EXTENT_DATA_INLINE) != 0) continue;  // no block
     extents.push_back({extent.fe_logical, extent.fe_length, (extent.fe_flags & FIEMAP_EXTENT_UNWRITTEN) != 0,
                        (extent.fe_flags & FIEMAP_EXTENT_SHARED) != 0});
   }

@@ -149,8 +149,7 @@ void Tree::let_die(const InodePtr& inode) {
     if (inode->dead || !inode->gone) return;
     give_back(inode->charge, inode->slack, &changes);
     if (inode->charge.is_disk) accounts_.drop_disk(inode->id);
-    inode->dead = true;
-    table_.drop_charge(inode->id);
+    table_.drop_charge(*inode);
     table_.close_path(*inode);
   }
   ledger_.apply(changes.data(), changes.size());

@@ -111,6 +111,21 @@ TEST_P(DistanceTest, BadlyFragmentingControlFileGetsWithinTwoPercentOfTheLimit) 
   EXPECT_GE(home().du("vm") + limit_ / 50, limit_);
 }
 
+// ext4 splits a full leaf at the place of the insertion: blocks between others, in ascending order, leave
+// small pieces of it behind.
+TEST_P(DistanceTest, BlocksBetweenOthersDoNotPassTheLimit) {
+  set_line(scattered_limit());
+  OvershootWatch watch(home(), "vm");
+  const Fd log = create_file(vm_ / "serial.log");
+  const uint64_t part = limit_ * 2;  // a quarter of it written: half of the limit
+  EXPECT_EQ(write_scattered(log.get(), 0, part, block(), 4 * block()).error, 0);
+  EXPECT_EQ(::fsync(log.get()), 0);
+  EXPECT_EQ(write_scattered(log.get(), 2 * block(), 4 * limit_, block(), 4 * block()).error, ENOSPC);
+  EXPECT_EQ(::fsync(log.get()), 0);
+  expect_never_over(watch, limit_);
+  EXPECT_GE(home().du("vm") + limit_ / 50, limit_);
+}
+
 TEST_P(DistanceTest, ManyWritersOfOneAccountStayWithinTheLimitTogether) {
   home().set_limit("vm", "limit 48MiB\ncontrol_reserve 1MiB\n");
   const uint64_t most = 48 * MiB;

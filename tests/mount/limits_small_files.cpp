@@ -56,6 +56,16 @@ class BlockMappedTest : public OwnFilesystemTest {
 
 TEST_P(BlockMappedTest, SmallFilesStayWithinTheLimit) { expect_within_the_limit(home(), block(), 100); }
 
+TEST_P(BlockMappedTest, SparseDiskStaysWithinTheLimit) {
+  const fs::path vm = home().make_vm("vm");
+  home().set_limit("vm", "limit 24MiB\ncontrol_reserve 1MiB\n");
+  OvershootWatch watch(home(), "vm");
+  const Fd disk = create_file(vm / "disk");
+  EXPECT_EQ(write_scattered(disk.get(), 0, 64 * GiB, 4 * KiB, 4 * MiB).error, ENOSPC);
+  EXPECT_EQ(::fsync(disk.get()), 0);
+  EXPECT_LE(watch.stop(), limit);
+}
+
 LIMAQUOTA_ON(BlockMappedTest, "ext4");
 
 }  // namespace

@@ -107,5 +107,24 @@ TEST_P(LargeUnitTakenOverTest, TheLimitHoldsAsBefore) {
 
 LIMAQUOTA_ON(LargeUnitTakenOverTest, "tmpfs", "ext4");
 
+// XFS preallocates so much at once behind the smallest file.
+class AllocsizeTest : public OwnFilesystemTest {
+ protected:
+  std::string own_filesystem() override { return "-o allocsize=64m " + on_loop("mkfs.xfs -q"); }
+};
+
+TEST_P(AllocsizeTest, AppendsDoNotPassTheLimit) {
+  const fs::path vm = home().make_vm("vm");
+  home().set_limit("vm", "limit 24MiB\ncontrol_reserve 1MiB\n");
+  OvershootWatch watch(home(), "vm");
+  const Fd disk = create_file(vm / "disk");
+  (void)write_range(disk.get(), 0, 32 * MiB, 4 * KiB);
+  const Fd log = create_file(vm / "log");
+  (void)write_range(log.get(), 0, 32 * MiB, 4 * KiB);
+  EXPECT_LE(watch.stop(), 24 * MiB);
+}
+
+LIMAQUOTA_ON(AllocsizeTest, "xfs");
+
 }  // namespace
 }  // namespace limaquota::mount_tests
