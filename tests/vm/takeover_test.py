@@ -47,7 +47,8 @@ def written_while(new_home, image_format, disturb, least_often):
     vm.verify()
     with open(os.path.join(home.mountpoint, ".usage", "_host"), encoding="ascii") as file:
         figures = dict(line.split() for line in file)
-    expect(int(figures["worker_restarts"]) == disturber.times, f"{disturber.times} times, and {figures}")
+    # One that was dying already may have been killed once more.
+    expect(least_often <= int(figures["worker_restarts"]) <= disturber.times, f"{disturber.times} times, and {figures}")
     print(f"{disturber.times} workers replaced")
     home.close()
 
