@@ -72,6 +72,10 @@ void MeteredIo::expect_extents(Inode& inode, uint64_t extents) const {
   inode.late_cap = plus_or_unlimited(inode.late_cap, late_alone(inode, extents));
 }
 
+bool MeteredIo::extents_guessed(const Inode& inode) const {
+  return backing_.slack().leaf_capacity > 0 && !inode.extents_counted;
+}
+
 uint64_t MeteredIo::unit_of(Inode& inode, int fd) {
   if (!inode.hints_known) {
     inode.hints_known = true;
@@ -182,8 +186,7 @@ bool MeteredIo::make_room(Inode& inode, const Refused& refusal, Tried& tried,
                           std::unique_lock<std::mutex>& lock) {
   if (!tried.own) {
     tried.own = true;
-    const bool guessed = backing_.slack().leaf_capacity > 0 && !inode.extents_counted;
-    if (inode.unsettled > 0 || inode.unknown_growth > Bytes(0) || guessed ||
+    if (inode.unsettled > 0 || inode.unknown_growth > Bytes(0) || extents_guessed(inode) ||
         backing_.kind() == BackingKind::xfs) {
       settle(inode, true);
       return true;
@@ -389,7 +392,7 @@ void MeteredIo::settle(Inode& inode, bool trim) {
     if (past_end && *past_end > 0) drop_preallocation(inode, fd->get());
   }
   inode.dirty_since = std::chrono::steady_clock::now();
-  if (inode.unsettled > 0 || !inode.extents_counted) {
+  if (inode.unsettled > 0 || extents_guessed(inode)) {
     const auto extents = fd ? sys.count_extents(fd->get(), 0) : Result<uint64_t>(fd.error());
     inode.extents_at_most = extents ? *extents : inode.extents_at_most + inode.unsettled;
     inode.extents_counted = extents.operator bool();

@@ -55,7 +55,7 @@ class MeteredIo {
   void settle(Inode& inode, bool trim);
   // Counts the unwritten blocks of a file that was there before: observe then reserves their worst split.
   void adopt_unwritten(Inode& inode, int fd);
-  // The same for a caller that does not hold the mutex, with so many bytes each.
+  // So many bytes in each account that the inode is charged to, for a caller that does not hold its mutex.
   Claims claims_of(Inode& inode, Bytes bytes) const;
   Line line(const Inode& inode) const { return inode.charge.is_disk ? Line::disk : Line::control; }
 
@@ -81,11 +81,14 @@ class MeteredIo {
   Result<Need> exact_need(Inode& inode, int fd, ByteRange range);
   // Whether the block that the file ends in would be copied by a write to it.
   bool last_block_is_shared(Inode& inode, int fd);
-  // What the filesystem may allocate late for the inode, with so many more extents and so much allocated.
+  // What the filesystem may allocate late for so many extents in a file of so many, and with so much
+  // allocated.
   Bytes late(const Inode& inode, uint64_t extents, uint64_t present, Bytes allocated) const;
   Bytes late_alone(const Inode& inode, uint64_t extents) const;
   Bytes slack_growth(const Inode& inode, uint64_t extents) const;
   void expect_extents(Inode& inode, uint64_t extents) const;
+  // Whether there may be fewer extents than are reckoned with, and it matters.
+  bool extents_guessed(const Inode& inode) const;
   uint64_t unit_of(Inode& inode, int fd);
   Claims claims(const Inode& inode, Bytes bytes) const;
   // `lock` holds inode.mutex; it may be let go and taken again.

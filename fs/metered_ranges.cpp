@@ -50,6 +50,22 @@ class SharingSource {
   BlockRange blocks_;
 };
 
+// Calls `visit` with every extent that the range touches; false where they cannot all be read.
+template <class Visit>
+bool for_each_extent(Sys& sys, int fd, ByteRange range, Visit visit) {
+  constexpr size_t batch = 1024;
+  for (uint64_t at = range.offset; at < range.end();) {
+    const auto extents = sys.extents(fd, at, range.end() - at, batch);
+    if (!extents) return false;
+    for (const Extent& extent : *extents) {
+      at = std::max(at, extent.offset + extent.length);
+      visit(extent);
+    }
+    if (extents->size() < batch) break;
+  }
+  return true;
+}
+
 }  // namespace
 
 std::optional<uint64_t> MeteredIo::unwritten_in(Inode& inode, int fd, BlockRange blocks) {
@@ -62,20 +78,13 @@ std::optional<uint64_t> MeteredIo::unwritten_in(Inode& inode, int fd, BlockRange
 
 // What is allocated in a range now, shared blocks too.
 Bytes MeteredIo::allocated_in(int fd, ByteRange range) const {
-  constexpr size_t batch = 1024;
   uint64_t sum = 0;
-  for (uint64_t at = range.offset; at < range.end();) {
-    const auto extents = backing_.sys().extents(fd, at, range.end() - at, batch);
-    if (!extents) return Bytes(0);
-    for (const Extent& extent : *extents) {
-      const uint64_t first = std::max(extent.offset, range.offset);
-      const uint64_t end = std::min(extent.offset + extent.length, range.end());
-      if (first < end) sum += end - first;
-      at = std::max(at, extent.offset + extent.length);
-    }
-    if (extents->size() < batch) break;
-  }
-  return Bytes(sum);
+  const bool all = for_each_extent(backing_.sys(), fd, range, [&](const Extent& extent) {
+    const uint64_t first = std::max(extent.offset, range.offset);
+    const uint64_t end = std::min(extent.offset + extent.length, range.end());
+    if (first < end) sum += end - first;
+  });
+  return Bytes(all ? sum : 0);
 }
 
 // Zeroing a part of a shared block copies it first: on XFS more than it, on btrfs st_blocks stays. Nothing
@@ -108,19 +117,11 @@ void MeteredIo::adopt_unwritten(Inode& inode, int fd) {
   if (backing_.slack().leaf_capacity == 0) return;
   // What is to be written over unwritten blocks counts in `unsettled` already.
   if (inode.unsettled > 0) (void)backing_.sys().write_back(fd);
-  constexpr size_t batch = 1024;
-  uint64_t at = 0;
-  for (;;) {
-    const auto extents = backing_.sys().extents(fd, at, static_cast<uint64_t>(INT64_MAX) - at, batch);
-    if (!extents || extents->empty()) break;
-    for (const Extent& extent : *extents) {
-      at = std::max(at, extent.offset + extent.length);
-      // What XFS preallocated past the end is not ours to keep.
-      const bool past_end = extent.offset >= inode.size && backing_.kind() == BackingKind::xfs;
-      if (extent.unwritten && !past_end) inode.unwritten += extent.length / backing_.block();
-    }
-    if (extents->size() < batch) break;
-  }
+  (void)for_each_extent(backing_.sys(), fd, {0, INT64_MAX}, [&](const Extent& extent) {
+    // What XFS preallocated past the end is not ours to keep.
+    const bool past_end = extent.offset >= inode.size && backing_.kind() == BackingKind::xfs;
+    if (extent.unwritten && !past_end) inode.unwritten += extent.length / backing_.block();
+  });
 }
 
 Result<void> MeteredIo::fallocate(Inode& inode, int fd, int mode, uint64_t offset, uint64_t length) {
@@ -156,16 +157,17 @@ Result<void> MeteredIo::allocate(Inode& inode, int fd, int mode, ByteRange range
     uint64_t holes = 0;
     uint64_t unwritten = 0;
     const auto read = inode.map.runs(blocks, fill_of(inode, fd), [&](BlockRange run, BlockState state) {
-      if (state == BlockState::hole) holes += run.count;
-      BlockRange becomes = run;
-      if (zero && state == BlockState::written) {  // those in part stay written
+      BlockRange becomes;
+      if (state == BlockState::hole) {
+        holes += run.count;
+        becomes = run;
+      } else if (zero && state == BlockState::written) {  // those in part stay written
         const uint64_t first = std::max(run.first, whole.first);
         becomes = {first, std::max(first, std::min(run.end(), whole.end())) - first};
       }
-      if (!becomes.empty() && (state == BlockState::hole || (zero && state == BlockState::written))) {
-        becoming_unwritten.push_back(becomes);
-        unwritten += becomes.count;
-      }
+      if (becomes.empty()) return;
+      becoming_unwritten.push_back(becomes);
+      unwritten += becomes.count;
     });
     if (!read) return read.error();
     const bool grows_past_end = (mode & FALLOC_FL_KEEP_SIZE) == 0 && range.end() > inode.size;
