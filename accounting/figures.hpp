@@ -50,6 +50,8 @@ struct AccountFigures {
   std::optional<std::string> charged_to;    // the VM that an attached disk is charged to
   std::vector<DiskFigures> disks;
 };
+// What `limit_file` says: "yes", "no", or "damaged" where it cannot be read.
+std::string_view limit_file_of(const AccountFigures& account);
 
 struct HostFigures {
   Bytes free;     // f_bavail of the backing filesystem

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "accounting/usage_text.hpp"
+#include "accounting/escape.hpp"
 
 namespace limaquota {
 namespace {

@@ -1,14 +1,14 @@
 #include "accounting/profile.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
 #include <stdexcept>
 
+#include "accounting/escape.hpp"
 #include "accounting/size_text.hpp"
 #include "accounting/template_yaml.hpp"
-#include "accounting/usage_text.hpp"
 
 namespace limaquota {
 namespace {

@@ -1,6 +1,6 @@
 #include "accounting/size_text.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 #include <cstddef>

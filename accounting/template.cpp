@@ -1,13 +1,13 @@
 #include "accounting/template.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <limits>
 
+#include "accounting/escape.hpp"
 #include "accounting/size_text.hpp"
 #include "accounting/template_yaml.hpp"
-#include "accounting/usage_text.hpp"
 
 namespace limaquota {
 namespace {

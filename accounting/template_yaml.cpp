@@ -1,6 +1,6 @@
 #include "accounting/template_yaml.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
@@ -10,7 +10,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "accounting/usage_text.hpp"
+#include "accounting/escape.hpp"
 
 namespace limaquota {
 namespace {

@@ -11,8 +11,8 @@ namespace limaquota {
 
 // `.usage/<vm>`. Key order is fixed: limit used reserved available writable peak virtual state refused_writes
 // refused_bytes growth_per_second seconds_to_full, then control_reserve... new keys, then `disk` lines.
-// `limit`, `available` and `seconds_to_full` may be `max`. Names are escaped so that a hostile one stays on
-// its line: space, backslash, control and non-UTF-8 bytes become \ooo (octal, as /proc/mounts does).
+// `limit`, `available` and `seconds_to_full` may be `max`. Names are escaped (escape.hpp), so that a hostile
+// one stays on its line.
 std::string usage_text(const AccountFigures& account);
 // `.usage/_host`: free reserve used limits worst_case overcommit.
 std::string host_text(const HostFigures& host);
@@ -26,9 +26,5 @@ std::string snapshot_json(const Snapshot& snapshot);
 std::string prometheus_text(const Snapshot& snapshot, std::string_view home);
 // What stands for a home whose mount does not answer: limaquota_up is 0, and no other series.
 std::string prometheus_down_text(std::string_view home);
-// The `\ooo` escape described above.
-std::string escape_name(std::string_view name);
-// The same for a text of several words that somebody else wrote: its blanks stay.
-std::string escape_words(std::string_view text);
 
 }  // namespace limaquota

@@ -7,8 +7,8 @@
 #include <cerrno>
 #include <filesystem>
 
+#include "accounting/escape.hpp"
 #include "accounting/lima_yaml.hpp"
-#include "accounting/usage_text.hpp"
 #include "fs/log.hpp"
 #include "fs/read_names.hpp"
 

@@ -7,8 +7,8 @@
 #include <array>
 #include <cerrno>
 
+#include "accounting/escape.hpp"
 #include "accounting/layout.hpp"
-#include "accounting/usage_text.hpp"
 #include "fs/handover.hpp"
 #include "fs/log.hpp"
 #include "fs/read_names.hpp"

@@ -1,5 +1,6 @@
 #include "fs/log.hpp"
 
+#include <fmt/format.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -10,6 +11,8 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <exception>
+#include <iterator>
 #include <utility>
 
 #include "fs/fd.hpp"
@@ -71,6 +74,16 @@ void log_line(LogLevel level, std::string_view message) {
     parts[count++] = {const_cast<char*>(part.data()), part.size()};
   // A log that cannot be written has nowhere to say so.
   [[maybe_unused]] const ssize_t written = ::writev(STDERR_FILENO, parts, 4);
+}
+
+void log_formatted(LogLevel level, fmt::string_view format, fmt::format_args args) noexcept {
+  try {
+    fmt::memory_buffer text;
+    fmt::vformat_to(std::back_inserter(text), format, args);
+    log_line(level, {text.data(), text.size()});
+  } catch (const std::exception&) {
+    log_line(level, "no memory for what was to be said");
+  }
 }
 
 }  // namespace limaquota

@@ -1,11 +1,9 @@
 // The daemon's log: stderr while in front, syslog in the background. One line a message.
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
-#include <exception>
 #include <functional>
-#include <iterator>
 #include <string_view>
 
 namespace limaquota {
@@ -27,30 +25,21 @@ class LogDiversion {
 void log_line(LogLevel level, std::string_view message);
 
 // A message of usual length takes no memory from the heap: a lack of it can be told. A longer one is dropped
-// then.
-template <class... Args>
-void log_formatted(LogLevel level, fmt::format_string<Args...> format, Args&&... args) noexcept {
-  try {
-    fmt::memory_buffer text;
-    fmt::format_to(std::back_inserter(text), format, std::forward<Args>(args)...);
-    log_line(level, {text.data(), text.size()});
-  } catch (const std::exception&) {
-    log_line(level, "no memory for what was to be said");
-  }
-}
+// then. No template: formatting is compiled once, not in each source that logs.
+void log_formatted(LogLevel level, fmt::string_view format, fmt::format_args args) noexcept;
 
 // Thread safety: all three may be called from any thread.
 template <class... Args>
 void log_info(fmt::format_string<Args...> format, Args&&... args) noexcept {
-  log_formatted(LogLevel::info, format, std::forward<Args>(args)...);
+  log_formatted(LogLevel::info, format, fmt::make_format_args(args...));
 }
 template <class... Args>
 void log_warning(fmt::format_string<Args...> format, Args&&... args) noexcept {
-  log_formatted(LogLevel::warning, format, std::forward<Args>(args)...);
+  log_formatted(LogLevel::warning, format, fmt::make_format_args(args...));
 }
 template <class... Args>
 void log_error(fmt::format_string<Args...> format, Args&&... args) noexcept {
-  log_formatted(LogLevel::error, format, std::forward<Args>(args)...);
+  log_formatted(LogLevel::error, format, fmt::make_format_args(args...));
 }
 
 }  // namespace limaquota

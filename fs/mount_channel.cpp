@@ -1,7 +1,7 @@
 #include "fs/mount_channel.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>

@@ -15,8 +15,8 @@
 #include <sstream>
 #include <thread>
 
+#include "accounting/escape.hpp"
 #include "accounting/names.hpp"
-#include "accounting/usage_text.hpp"
 #include "fs/lima_vms.hpp"
 
 namespace limaquota {

@@ -5,7 +5,7 @@
 #include <cerrno>
 #include <unordered_map>
 
-#include "accounting/usage_text.hpp"
+#include "accounting/escape.hpp"
 #include "fs/log.hpp"
 #include "fs/read_names.hpp"
 #include "fs/tree.hpp"

@@ -1,6 +1,6 @@
 #include "fs/uring.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <linux/fuse.h>
 #include <sys/mman.h>
 

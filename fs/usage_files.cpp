@@ -1,6 +1,6 @@
 #include "fs/usage_files.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

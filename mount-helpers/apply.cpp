@@ -1,6 +1,6 @@
 // limaquota apply TEMPLATE --name VM [--start] [--force] [--home DIR]
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,17 +14,19 @@
 #include <fstream>
 #include <memory>
 
+#include "accounting/escape.hpp"
 #include "accounting/layout.hpp"
 #include "accounting/names.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
 #include "fs/fd.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/end_signals.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/options.hpp"
 #include "mount-helpers/plan.hpp"
 #include "mount-helpers/process.hpp"
 #include "mount-helpers/quota.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {
@@ -234,20 +236,20 @@ int run_apply(const ApplyArguments& arguments) {
 
 }  // namespace
 
-void add_apply(CLI::App& program, int& status) {
-  CLI::App* command = program.add_subcommand("apply", "Makes a VM by a template, its limit first");
+void add_apply(Program& program) {
+  Command command = program.command("apply", "Makes a VM by a template, its limit first");
   auto arguments = std::make_shared<ApplyArguments>();
   command
-      ->add_option("TEMPLATE", arguments->name_or_path,
-                   "A Lima template: a file, or the name of one that ships with limaquota")
-      ->required()
-      ->option_text(" ");
-  command->add_option("--name", arguments->vm, "The new VM's name")->option_text("VM")->required();
-  command->add_flag("--start", arguments->start, "Also starts it");
-  command->add_flag("--force", arguments->force,
-                    "Makes it though it does not fit, and though there is another limit for that name");
-  add_home_option(*command, arguments->home);
-  command->footer(
+      .text("TEMPLATE", arguments->name_or_path,
+            "A Lima template: a file, or the name of one that ships with limaquota")
+      .required()
+      .shown_as(" ");
+  command.text("--name", arguments->vm, "The new VM's name").shown_as("VM").required();
+  command.flag("--start", arguments->start, "Also starts it");
+  command.flag("--force", arguments->force,
+               "Makes it though it does not fit, and though there is another limit for that name");
+  add_home_option(command, arguments->home);
+  command.footer(
       "Plans as \"limaquota plan\" does and goes on where it fits. The limit is the profile's, or else the "
       "virtual\n"
       "size; it is written before limactl creates the VM, so that it is held from the VM's first byte, and "
@@ -256,7 +258,7 @@ void add_apply(CLI::App& program, int& status) {
       "Examples:\n"
       "  limaquota apply zfs-test-minimal --name zfs\n"
       "  limaquota apply ./my-template.yaml --name build --start");
-  command->callback([arguments, &status] { status = run_apply(*arguments); });
+  program.on(command, [arguments] { return run_apply(*arguments); });
 }
 
 }  // namespace limaquota

@@ -4,39 +4,29 @@
 // Exit statuses: 0 done, 1 the answer is no (refused, failed, not mounted), 2 wrong use.
 #pragma once
 
-#include <CLI/CLI.hpp>
-#include <stdexcept>
-
 namespace limaquota {
 
-// Thrown by a command, caught in main(): one line for people that says what and what to do.
-struct Refusal : std::runtime_error {  // exit status 1
-  using std::runtime_error::runtime_error;
-};
-struct WrongUse : std::runtime_error {  // exit status 2
-  using std::runtime_error::runtime_error;
-};
+class Program;
 
-// Each adds a subcommand to the program. Its callback does the work and stores the exit status, where that
-// is not 0, in `status`, which outlives the program.
-void add_mount(CLI::App& program, int& status);
-void add_umount(CLI::App& program, int& status);
-void add_status(CLI::App& program, int& status);
-void add_set(CLI::App& program, int& status);
-void add_metrics(CLI::App& program, int& status);
-void add_resume(CLI::App& program, int& status);
-void add_stop(CLI::App& program, int& status);
-void add_watch(CLI::App& program, int& status);
-void add_doctor(CLI::App& program, int& status);
-void add_plan(CLI::App& program, int& status);
-void add_apply(CLI::App& program, int& status);
-void add_reclaim(CLI::App& program, int& status);
-void add_enable(CLI::App& program, int& status);
-void add_disable(CLI::App& program, int& status);
-void add_upgrade(CLI::App& program, int& status);
+// Each adds a command to the program, with its options, and says what is done for it (options.hpp).
+void add_mount(Program& program);
+void add_umount(Program& program);
+void add_status(Program& program);
+void add_set(Program& program);
+void add_metrics(Program& program);
+void add_resume(Program& program);
+void add_stop(Program& program);
+void add_watch(Program& program);
+void add_doctor(Program& program);
+void add_plan(Program& program);
+void add_apply(Program& program);
+void add_reclaim(Program& program);
+void add_enable(Program& program);
+void add_disable(Program& program);
+void add_upgrade(Program& program);
 // Not shown: for the units that `enable` writes, for the shells' completions, for `upgrade`.
-void add_stop_vms(CLI::App& program, int& status);
-void add_complete(CLI::App& program, int& status);
-void add_take_over(CLI::App& program, int& status);
+void add_stop_vms(Program& program);
+void add_complete(Program& program);
+void add_take_over(Program& program);
 
 }  // namespace limaquota

@@ -1,21 +1,21 @@
 // limaquota doctor [--json] [--home DIR]
 #include "mount-helpers/doctor.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 
+#include "accounting/json.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/options.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 struct DoctorArguments {
   std::string home;
@@ -74,7 +74,7 @@ void print_json(const Patient& patient, const Findings& findings, bool held) {
                                 {"text", finding.text},
                                 {"advice", finding.advice}});
   }
-  fmt::print("{}\n", json.dump(-1, ' ', false, Json::error_handler_t::replace));
+  fmt::print("{}\n", json_text(json));
 }
 
 void print_text(const Findings& findings, bool held) {
@@ -103,12 +103,12 @@ std::string_view to_string(Severity severity) {
   return "ok";
 }
 
-void add_doctor(CLI::App& program, int& status) {
-  CLI::App* command = program.add_subcommand("doctor", "Look for what keeps limits from being held");
+void add_doctor(Program& program) {
+  Command command = program.command("doctor", "Look for what keeps limits from being held");
   auto arguments = std::make_shared<DoctorArguments>();
-  command->add_flag("--json", arguments->json, "As JSON");
-  add_home_option(*command, arguments->home);
-  command->footer(
+  command.flag("--json", arguments->json, "As JSON");
+  add_home_option(command, arguments->home);
+  command.footer(
       "One line a finding: ok, note, warning or problem, where it is, and what to do. Exit status 1 only for "
       "a "
       "problem: what keeps limits from being held. Changes nothing.\n"
@@ -116,7 +116,7 @@ void add_doctor(CLI::App& program, int& status) {
       "  limaquota doctor\n"
       "  limaquota doctor --home /srv/lima\n"
       "  limaquota doctor --json | jq '.findings[] | select(.severity == \"problem\")'");
-  command->callback([arguments, &status] {
+  program.on(command, [arguments] {
     const Patient patient = patient_of(choose_home(arguments->home));
     const Findings findings = examine(patient);
     const bool held = std::none_of(findings.begin(), findings.end(), [](const Finding& finding) {
@@ -127,7 +127,7 @@ void add_doctor(CLI::App& program, int& status) {
     } else {
       print_text(findings, held);
     }
-    status = held ? 0 : 1;
+    return held ? 0 : 1;
   });
 }
 

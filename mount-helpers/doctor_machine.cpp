@@ -1,5 +1,5 @@
 // The machine: what a mount needs, and what more the kernel and libfuse make possible.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>

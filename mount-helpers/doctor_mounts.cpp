@@ -1,11 +1,11 @@
 // The mount itself, dead ones, and what lies beneath and within.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 
+#include "accounting/escape.hpp"
 #include "accounting/names.hpp"
-#include "accounting/usage_text.hpp"
 #include "fs/preflight.hpp"
 #include "fs/upgrade.hpp"
 #include "mount-helpers/doctor.hpp"

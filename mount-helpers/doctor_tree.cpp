@@ -7,14 +7,14 @@
 #include <map>
 #include <set>
 
+#include "accounting/escape.hpp"
 #include "accounting/layout.hpp"
 #include "accounting/names.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
 #include "mount-helpers/doctor.hpp"
 #include "mount-helpers/lima_vms.hpp"
 #include "mount-helpers/reclaim/leftovers.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/survey.hpp"
 
 namespace limaquota {

@@ -1,5 +1,5 @@
 // The user's systemd units: ours, and Lima's own, which must not start on the bare tree.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <pwd.h>
 #include <unistd.h>
 
@@ -7,10 +7,10 @@
 #include <filesystem>
 #include <optional>
 
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
+#include "accounting/escape.hpp"
 #include "mount-helpers/doctor.hpp"
 #include "mount-helpers/process.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/units.hpp"
 
 namespace limaquota {

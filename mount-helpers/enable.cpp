@@ -1,5 +1,5 @@
 // limaquota enable, limaquota disable
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <pwd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,12 +11,14 @@
 #include <string>
 #include <vector>
 
+#include "accounting/escape.hpp"
 #include "accounting/names.hpp"
-#include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"
+#include "mount-helpers/options.hpp"
 #include "mount-helpers/process.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/units.hpp"
 
 namespace limaquota {
@@ -182,15 +184,15 @@ void run_disable() {
 
 }  // namespace
 
-void add_enable(CLI::App& program, int&) {
-  CLI::App* command = program.add_subcommand("enable", "Have the mount there after every login, by systemd");
+void add_enable(Program& program) {
+  Command command = program.command("enable", "Have the mount there after every login, by systemd");
   auto arguments = std::make_shared<EnableArguments>();
-  add_home_option(*command, arguments->home);
+  add_home_option(command, arguments->home);
   command
-      ->add_option("--metrics", arguments->metrics,
-                   "Also write the metrics there every 15 s, for node_exporter's textfile collector")
-      ->option_text("DIR");
-  command->footer(
+      .text("--metrics", arguments->metrics,
+            "Also write the metrics there every 15 s, for node_exporter's textfile collector")
+      .shown_as("DIR");
+  command.footer(
       "Writes user units (the mount, \"limaquota watch\", and a drop-in by which Lima's own units wait for "
       "the "
       "mount), turns on lingering, and starts them. Stopping the unit first stops the VMs that run from it.\n"
@@ -200,16 +202,22 @@ void add_enable(CLI::App& program, int&) {
       "  systemctl --user status limaquota\n"
       "  systemctl --user stop limaquota       stops the VMs too\n"
       "  journalctl --user -u limaquota-watch  what became of the VMs");
-  command->callback([arguments] { run_enable(*arguments); });
+  program.on(command, [arguments] {
+    run_enable(*arguments);
+    return 0;
+  });
 }
 
-void add_disable(CLI::App& program, int&) {
-  CLI::App* command = program.add_subcommand("disable", "Take back what enable did, and unmount");
-  command->footer(
+void add_disable(Program& program) {
+  Command command = program.command("disable", "Take back what enable did, and unmount");
+  command.footer(
       "Refuses while VMs run from the mount. Limits stay: they are files in the home.\n"
       "Examples:\n"
       "  limaquota disable");
-  command->callback([] { run_disable(); });
+  program.on(command, [] {
+    run_disable();
+    return 0;
+  });
 }
 
 }  // namespace limaquota

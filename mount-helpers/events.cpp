@@ -3,15 +3,12 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
+#include "accounting/escape.hpp"
+#include "accounting/json.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
 
 namespace limaquota {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 Json size_or_null(Bytes bytes) { return bytes.is_unlimited() ? Json(nullptr) : Json(bytes.count()); }
 std::string size_or_max(Bytes bytes) { return bytes.is_unlimited() ? "max" : fmt::to_string(bytes.count()); }
@@ -69,7 +66,7 @@ std::string event_json(const Event& event) {
                      {"state", to_string(event.account.state)},
                      {"host_free", size_or_null(event.host.free)},
                      {"host_reserve", size_or_null(event.host.reserve)}};
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json_text(json);
 }
 
 std::vector<std::string> event_environment(const Event& event) {

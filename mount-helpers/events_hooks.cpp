@@ -1,6 +1,6 @@
 #include "mount-helpers/events_hooks.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdio>
 #include <exception>

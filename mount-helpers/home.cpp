@@ -1,6 +1,6 @@
 #include "mount-helpers/home.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -9,16 +9,17 @@
 #include <memory>
 #include <utility>
 
+#include "accounting/escape.hpp"
+#include "accounting/json.hpp"
 #include "accounting/layout.hpp"
 #include "accounting/names.hpp"
-#include "accounting/usage_text.hpp"
 #include "fs/preflight.hpp"
-#include "mount-helpers/commands.hpp"
+#include "mount-helpers/options.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {
 
-using Json = nlohmann::ordered_json;
 constexpr const char* report_name = "_all.json";
 
 // `max` is null in the JSON.
@@ -99,17 +100,16 @@ std::string choose_home(const std::string& given) {
   throw Refusal("which Lima home? Neither $LIMA_HOME nor $HOME is set: name the directory");
 }
 
-CLI::Option* add_home_option(CLI::App& command, std::string& home) {
-  return command.add_option("--home", home, "The Lima home; else $LIMA_HOME, else ~/.lima")
-      ->option_text("DIR");
+Option add_home_option(Command& command, std::string& home) {
+  return command.text("--home", home, "The Lima home; else $LIMA_HOME, else ~/.lima").shown_as("DIR");
 }
 
 Report parse_report(const std::string& text, const std::string& origin) {
-  Report report;
+  Report report{text, {}, {}};
   try {
-    report.json = Json::parse(text);
-    report.snapshot.host = host_from(report.json.at("host"));
-    for (const Json& account : report.json.at("accounts")) {
+    const Json json = parse_json(text);
+    report.snapshot.host = host_from(json.at("host"));
+    for (const Json& account : json.at("accounts")) {
       report.snapshot.accounts.push_back(account_from(account));
     }
   } catch (const Json::exception& error) {

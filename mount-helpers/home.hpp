@@ -1,9 +1,7 @@
 // The Lima home as the commands see it: where it is, whether limaquota covers it, and its figures.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +11,9 @@
 #include "mount-helpers/mount_state.hpp"
 
 namespace limaquota {
+
+class Command;
+class Option;
 
 // `given` (the --home option), else $LIMA_HOME, else ~/.lima. Throws Refusal where none of them is known.
 std::string choose_home(const std::string& given);
@@ -39,11 +40,11 @@ class UsageReader {
 std::string read_usage(const std::string& home, const std::string& name);
 
 // The --home option, which every command has.
-CLI::Option* add_home_option(CLI::App& command, std::string& home);
+Option add_home_option(Command& command, std::string& home);
 
-// The figures of a home: as the daemon wrote them, and as values.
+// The figures of a home: as the daemon wrote them, in JSON, and as values.
 struct Report {
-  nlohmann::ordered_json json;
+  std::string json;
   Snapshot snapshot;
   std::vector<std::string> notes;  // survey() only: what was not counted or is not limited, a line each
 };

@@ -1,12 +1,12 @@
 #include "mount-helpers/lima_vms.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <utility>
 
+#include "accounting/escape.hpp"
 #include "accounting/names.hpp"
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 

@@ -1,13 +1,14 @@
 // The `limaquota` command: the table of commands, and what becomes of their errors.
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
 
 #include "mount-helpers/commands.hpp"
+#include "mount-helpers/options.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
@@ -16,7 +17,7 @@ namespace {
 constexpr int exit_refused = 1;
 constexpr int exit_wrong_use = 2;
 
-using AddCommand = void (*)(CLI::App& program, int& status);
+using AddCommand = void (*)(Program& program);
 constexpr AddCommand command_table[] = {
     add_mount,  add_umount,  add_status,  add_set,      add_metrics,  add_resume,
     add_stop,   add_watch,   add_doctor,  add_plan,     add_apply,    add_reclaim,
@@ -36,16 +37,12 @@ void open_standard_streams() {
 }
 
 int run(int argc, char** argv) {
-  CLI::App program("Holds each VM of a Lima home to a hard disk budget.", "limaquota");
-  program.set_version_flag("--version", "limaquota " LIMAQUOTA_VERSION);
-  program.require_subcommand(1);
+  Program program("limaquota", "Holds each VM of a Lima home to a hard disk budget.",
+                  "limaquota " LIMAQUOTA_VERSION);
   program.footer("\"limaquota COMMAND --help\" shows examples.");
-  int status = 0;
-  for (const AddCommand add : command_table) add(program, status);
+  for (const AddCommand add : command_table) add(program);
   try {
-    program.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return program.exit(error) == 0 ? 0 : exit_wrong_use;
+    return program.run(argc, argv);
   } catch (const Refusal& error) {
     return complain(error, exit_refused);
   } catch (const WrongUse& error) {
@@ -53,7 +50,6 @@ int run(int argc, char** argv) {
   } catch (const std::exception& error) {
     return complain(error, exit_refused);
   }
-  return status;
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // limaquota metrics [--output FILE] [--home DIR]
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,10 +11,13 @@
 #include <string>
 #include <string_view>
 
+#include "accounting/escape.hpp"
 #include "accounting/usage_text.hpp"
 #include "fs/fd.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/options.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {
@@ -79,16 +82,16 @@ void run_metrics(const MetricsArguments& arguments) {
 
 }  // namespace
 
-void add_metrics(CLI::App& program, int&) {
-  CLI::App* command = program.add_subcommand("metrics", "The figures as Prometheus text, for many machines");
+void add_metrics(Program& program) {
+  Command command = program.command("metrics", "The figures as Prometheus text, for many machines");
   auto arguments = std::make_shared<MetricsArguments>();
   command
-      ->add_option("--output", arguments->output,
-                   "Replace this file, in one step; name it *.prom, in the directory of node_exporter's "
-                   "textfile collector")
-      ->option_text("FILE");
-  add_home_option(*command, arguments->home);
-  command->footer(
+      .text("--output", arguments->output,
+            "Replace this file, in one step; name it *.prom, in the directory of node_exporter's "
+            "textfile collector")
+      .shown_as("FILE");
+  add_home_option(command, arguments->home);
+  command.footer(
       "Every series carries home=\"DIR\". Where the mount is missing, dead or does not answer, the exit "
       "status is 1, "
       "and FILE says limaquota_up 0, so that an alert can fire.\n"
@@ -96,7 +99,10 @@ void add_metrics(CLI::App& program, int&) {
       "  limaquota metrics | grep time_to_full\n"
       "  limaquota metrics --output /var/lib/prometheus/node-exporter/limaquota.prom\n"
       "  cat ~/.lima/.usage/_metrics                the same figures, without this command");
-  command->callback([arguments] { run_metrics(*arguments); });
+  program.on(command, [arguments] {
+    run_metrics(*arguments);
+    return 0;
+  });
 }
 
 }  // namespace limaquota

@@ -1,5 +1,5 @@
 // limaquota mount [SOURCE [MOUNTPOINT]]
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -16,6 +16,8 @@
 #include "fs/mount_home.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/options.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
@@ -85,33 +87,31 @@ int run_mount(const MountArguments& arguments) {
 
 }  // namespace
 
-void add_mount(CLI::App& program, int& status) {
-  CLI::App* command = program.add_subcommand("mount", "Mount over a Lima home, or show it elsewhere");
+void add_mount(Program& program) {
+  Command command = program.command("mount", "Mount over a Lima home, or show it elsewhere");
   auto arguments = std::make_shared<MountArguments>();
-  auto* source = command->add_option("SOURCE", arguments->source, "The Lima home; else as --home says");
-  source->option_text("DIR");
-  add_home_option(*command, arguments->home)->excludes(source);
-  command->add_option("MOUNTPOINT", arguments->mountpoint, "Where to show it; else it is covered in place")
-      ->option_text("DIR");
-  command->add_flag("-f,--foreground", arguments->foreground, "Stay in front and log to standard error");
+  Option source = command.text("SOURCE", arguments->source, "The Lima home; else as --home says");
+  source.shown_as("DIR");
+  add_home_option(command, arguments->home).excludes(source);
+  command.text("MOUNTPOINT", arguments->mountpoint, "Where to show it; else it is covered in place")
+      .shown_as("DIR");
+  command.flag("-f,--foreground", arguments->foreground, "Stay in front and log to standard error");
   command
-      ->add_option(
-          "-o", arguments->options,
-          "Mount options: allow_other, edquot (refuse with EDQUOT rather than ENOSPC: guests then see "
-          "an I/O error and are not paused), io_uring (faster small requests; needs Linux 6.14 with "
-          "fuse.enable_uring=Y, and a crash of the daemon then ends the mount), ro, dev, suid, noexec, "
-          "noatime, ...")
-      ->option_text("OPTION[,OPTION...]")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->footer(
+      .texts("-o", arguments->options,
+             "Mount options: allow_other, edquot (refuse with EDQUOT rather than ENOSPC: guests then see "
+             "an I/O error and are not paused), io_uring (faster small requests; needs Linux 6.14 with "
+             "fuse.enable_uring=Y, and a crash of the daemon then ends the mount), ro, dev, suid, noexec, "
+             "noatime, ...")
+      .shown_as("OPTION[,OPTION...]")
+      .split_at_commas()
+      .one_word_each_time();
+  command.footer(
       "Examples:\n"
       "  limaquota mount                               cover your Lima home; returns when it is ready\n"
       "  limaquota mount ~/.lima /mnt/lima             show it elsewhere instead\n"
       "  limaquota mount -f -o allow_other /srv/lima   as root, for all users, staying in front\n"
       "  in /etc/fstab:  /srv/lima /srv/lima fuse.limaquota allow_other 0 0");
-  command->callback([arguments, &status] { status = run_mount(*arguments); });
+  program.on(command, [arguments] { return run_mount(*arguments); });
 }
 
 }  // namespace limaquota

@@ -1,7 +1,7 @@
 #include "mount-helpers/mount_state.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,10 +11,10 @@
 #include <cerrno>
 #include <csignal>
 
+#include "accounting/escape.hpp"
 #include "accounting/names.hpp"
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {

@@ -1,15 +1,17 @@
 // limaquota plan [TEMPLATE...] [--free SIZE] [--strict] [--json] [--home DIR]
 #include "mount-helpers/plan.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <memory>
 #include <optional>
 
+#include "accounting/escape.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/options.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {
@@ -71,7 +73,7 @@ int plan_shipped(const std::string& home, const HostView& host, const PlanArgume
   return any ? 0 : 1;
 }
 
-void run_plan(const PlanArguments& arguments, int& status) {
+int run_plan(const PlanArguments& arguments) {
   std::optional<Bytes> free;
   if (arguments.free_given) {
     free = parse_size(arguments.free);
@@ -82,27 +84,26 @@ void run_plan(const PlanArguments& arguments, int& status) {
   }
   const std::string home = choose_home(arguments.home);
   const HostView host = look_at_host(home, free);
-  status =
-      arguments.templates.empty() ? plan_shipped(home, host, arguments) : plan_given(home, host, arguments);
+  return arguments.templates.empty() ? plan_shipped(home, host, arguments)
+                                     : plan_given(home, host, arguments);
 }
 
 }  // namespace
 
-void add_plan(CLI::App& program, int& status) {
-  CLI::App* command = program.add_subcommand("plan", "Whether VMs that are not made yet fit on this host");
+void add_plan(Program& program) {
+  Command command = program.command("plan", "Whether VMs that are not made yet fit on this host");
   auto arguments = std::make_shared<PlanArguments>();
   command
-      ->add_option(
-          "TEMPLATE", arguments->templates,
-          "Lima templates: files, or names of those that ship with limaquota; none: which of these fit")
-      ->option_text("...");
-  command
-      ->add_option("--free", arguments->free, "Plan for a host with so much free space, rather than for this")
-      ->option_text("SIZE");
-  command->add_flag("--strict", arguments->strict, "Also the worst case has to fit: overcommitted is a no");
-  command->add_flag("--json", arguments->json, "As JSON, in bytes; null means without a bound");
-  add_home_option(*command, arguments->home);
-  command->footer(
+      .texts("TEMPLATE", arguments->templates,
+             "Lima templates: files, or names of those that ship with limaquota; none: which of these fit")
+      .shown_as("...");
+  const Option free =
+      command.text("--free", arguments->free, "Plan for a host with so much free space, rather than for this")
+          .shown_as("SIZE");
+  command.flag("--strict", arguments->strict, "Also the worst case has to fit: overcommitted is a no");
+  command.flag("--json", arguments->json, "As JSON, in bytes; null means without a bound");
+  add_home_option(command, arguments->home);
+  command.footer(
       "The peaks of the new VMs, images not downloaded yet and the host reserve have to fit into free "
       "space.\n"
       "A template's peak stands in TEMPLATE.profile.yaml beside it; without one it is the virtual size.\n"
@@ -112,9 +113,9 @@ void add_plan(CLI::App& program, int& status) {
       "  limaquota plan zfs-test-minimal zfs-kernel-build --free 20GB\n"
       "  limaquota plan my-template.yaml --strict\n"
       "  limaquota plan --free 10GB                 which of the shipped templates fit");
-  command->callback([command, arguments, &status] {
-    arguments->free_given = command->count("--free") > 0;  // an empty text is given, and is no size
-    run_plan(*arguments, status);
+  program.on(command, [free, arguments] {
+    arguments->free_given = free.given();  // an empty text is given, and is no size
+    return run_plan(*arguments);
   });
 }
 

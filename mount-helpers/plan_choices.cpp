@@ -1,17 +1,17 @@
 // Puts templates and the host together and decides; which of the shipped templates would fit.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/statvfs.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 
+#include "accounting/escape.hpp"
 #include "accounting/layout.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/plan.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/survey.hpp"
 
 namespace limaquota {

@@ -1,6 +1,6 @@
 // Reads what a plan is made of: templates, profiles, `_config`, additional disks, Lima's image cache.
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -11,17 +11,17 @@
 #include <cstring>
 #include <set>
 
+#include "accounting/escape.hpp"
 #include "accounting/image_header.hpp"
 #include "accounting/layout.hpp"
 #include "accounting/names.hpp"
 #include "accounting/size_text.hpp"
 #include "accounting/template.hpp"
 #include "accounting/template_yaml.hpp"
-#include "accounting/usage_text.hpp"
 #include "fs/fd.hpp"
-#include "mount-helpers/commands.hpp"
 #include "mount-helpers/plan.hpp"
 #include "mount-helpers/process.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {

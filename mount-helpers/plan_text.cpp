@@ -1,18 +1,17 @@
 // A plan for people, and as JSON. Virtual, limit, peak, steady and worst case stand in columns of their own.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
+#include "accounting/escape.hpp"
+#include "accounting/json.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
 #include "mount-helpers/plan.hpp"
 #include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
 namespace {
 
-using Json = nlohmann::ordered_json;
 using Row = std::vector<std::string>;
 
 std::string estimate_text(const Estimate& estimate) {
@@ -246,7 +245,7 @@ std::string plan_json(const Plan& plan) {
                {"notes", plan.notes},
                {"vms", Json::array()}};
   for (const Candidate& candidate : plan.candidates) json["vms"].push_back(json_of(candidate));
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);  // names need not be UTF-8
+  return json_text(json);  // names need not be UTF-8
 }
 
 }  // namespace limaquota

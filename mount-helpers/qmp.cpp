@@ -1,6 +1,6 @@
 #include "mount-helpers/qmp.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -12,13 +12,13 @@
 #include <thread>
 #include <utility>
 
-#include "accounting/usage_text.hpp"
+#include "accounting/escape.hpp"
+#include "accounting/json.hpp"
 
 namespace limaquota {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using Json = nlohmann::json;
 
 // A write that was refused is tried again at once when the guest goes on.
 constexpr std::chrono::milliseconds next_refusal{200};
@@ -91,15 +91,13 @@ Json Qmp::next_line() {
   }
   const std::string line = pending_.substr(0, end);
   pending_.erase(0, end + 1);
-  Json json = Json::parse(line, nullptr, false);
+  Json json = parse_json(line);
   if (!json.is_object()) throw QmpError(fmt::format("{}: what answers is not QEMU", name_));
   return json;
 }
 
-Json Qmp::ask(const std::string& command, const Json& arguments) {
-  Json request{{"execute", command}};
-  if (!arguments.empty()) request["arguments"] = arguments;
-  const std::string text = request.dump() + "\n";
+Json Qmp::ask(const std::string& command) {
+  const std::string text = exact_json_text(Json{{"execute", command}}) + "\n";
   for (size_t sent = 0; sent < text.size();) {
     wait(POLLOUT);
     const ssize_t put = ::send(socket_.get(), text.data() + sent, text.size() - sent, MSG_NOSIGNAL);

@@ -4,10 +4,10 @@
 
 #include <chrono>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
 
+#include "accounting/json_fwd.hpp"
 #include "fs/fd.hpp"
 
 namespace limaquota {
@@ -29,10 +29,10 @@ class Qmp {
   explicit Qmp(const std::filesystem::path& socket, std::chrono::milliseconds deadline = qmp_deadline);
 
   // Says one thing and gives its "return"; events on the way are dropped. Throws QmpError.
-  nlohmann::json ask(const std::string& command, const nlohmann::json& arguments = nlohmann::json::object());
+  Json ask(const std::string& command);
 
  private:
-  nlohmann::json next_line();
+  Json next_line();
   void wait(short events);
 
   std::string name_;  // the socket's path, for messages

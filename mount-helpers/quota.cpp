@@ -1,7 +1,7 @@
 #include "mount-helpers/quota.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -13,10 +13,10 @@
 #include <exception>
 #include <utility>
 
+#include "accounting/escape.hpp"
 #include "accounting/layout.hpp"
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/terminal.hpp"
 
 namespace limaquota {

@@ -1,18 +1,19 @@
 // limaquota resume [VM...] [--json] [--home DIR]
 #include "mount-helpers/resume.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <future>
 #include <memory>
-#include <nlohmann/json.hpp>
 
+#include "accounting/escape.hpp"
+#include "accounting/json.hpp"
 #include "accounting/names.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/options.hpp"
 
 namespace limaquota {
 namespace {
@@ -47,7 +48,7 @@ int run_resume(const ResumeArguments& arguments) {
   std::vector<Resumption> resumptions = resume_vms(wanted_vms(home, arguments.names), snapshot);
   if (arguments.names.empty()) std::erase_if(resumptions, [](const auto& r) { return !is_worth_saying(r); });
   if (arguments.json) {
-    fmt::print("{}\n", nlohmann::ordered_json{{"vms", json_of(resumptions, snapshot)}}.dump(1));
+    fmt::print("{}\n", json_text(Json{{"vms", json_of(resumptions, snapshot)}}, 1));
   } else {
     for (const Resumption& resumption : resumptions) {
       fmt::print("{}: {}\n", escape_name(resumption.vm.name), text_of(resumption, snapshot));
@@ -105,8 +106,8 @@ std::string text_of(const Resumption& resumption, const Snapshot& snapshot) {
   return "not resumed: " + (account == nullptr ? "no room" : why_no_room(*account, snapshot.host));
 }
 
-nlohmann::ordered_json json_of(const std::vector<Resumption>& resumptions, const Snapshot& snapshot) {
-  nlohmann::ordered_json vms = nlohmann::ordered_json::array();
+Json json_of(const std::vector<Resumption>& resumptions, const Snapshot& snapshot) {
+  Json vms = Json::array();
   for (const Resumption& resumption : resumptions) {
     const GuestAnswer& answer = resumption.answer;
     const std::string_view found = answer.reached == Reached::yes      ? to_string(answer.state)
@@ -120,15 +121,13 @@ nlohmann::ordered_json json_of(const std::vector<Resumption>& resumptions, const
   return vms;
 }
 
-void add_resume(CLI::App& program, int& status) {
-  CLI::App* command = program.add_subcommand("resume", "Let VMs go on that were paused for space");
+void add_resume(Program& program) {
+  Command command = program.command("resume", "Let VMs go on that were paused for space");
   auto arguments = std::make_shared<ResumeArguments>();
-  command->add_option("VM", arguments->names, "These; else all that are paused for space")
-      ->option_text("NAME...");
-  command->add_flag("--json", arguments->json,
-                    "As JSON: what each was found to be, and whether it was resumed");
-  add_home_option(*command, arguments->home);
-  command->footer(
+  command.texts("VM", arguments->names, "These; else all that are paused for space").shown_as("NAME...");
+  command.flag("--json", arguments->json, "As JSON: what each was found to be, and whether it was resumed");
+  add_home_option(command, arguments->home);
+  command.footer(
       "A VM is paused for space when a write to its disk did not fit; when it goes on it tries that write "
       "again. Give it room first: raise its limit, or free space. One that is paused for another reason is "
       "left alone.\n"
@@ -137,7 +136,7 @@ void add_resume(CLI::App& program, int& status) {
       "  limaquota resume\n"
       "  limaquota set kernel-build 20GiB     sets the limit, and resumes by itself\n"
       "  limaquota resume kernel-build --json");
-  command->callback([arguments, &status] { status = run_resume(*arguments); });
+  program.on(command, [arguments] { return run_resume(*arguments); });
 }
 
 }  // namespace limaquota

@@ -2,11 +2,11 @@
 #pragma once
 
 #include <chrono>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "accounting/figures.hpp"
+#include "accounting/json_fwd.hpp"
 #include "mount-helpers/lima_vms.hpp"
 #include "mount-helpers/qmp.hpp"
 
@@ -33,6 +33,6 @@ std::vector<Resumption> resume_vms(const std::vector<LimaVm>& vms, const Snapsho
 // What became of it, for people, without the VM's name: "resumed", "not resumed: ...".
 std::string text_of(const Resumption& resumption, const Snapshot& snapshot);
 // An array of {"name","found","resumed","text"}; names are escaped.
-nlohmann::ordered_json json_of(const std::vector<Resumption>& resumptions, const Snapshot& snapshot);
+Json json_of(const std::vector<Resumption>& resumptions, const Snapshot& snapshot);
 
 }  // namespace limaquota

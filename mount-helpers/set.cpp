@@ -1,23 +1,25 @@
 // limaquota set NAME SIZE|max [--strict], limaquota set --all virtual [--strict]
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cctype>
 #include <chrono>
 #include <cstdio>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "accounting/escape.hpp"
+#include "accounting/json.hpp"
 #include "accounting/layout.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"
+#include "mount-helpers/options.hpp"
 #include "mount-helpers/quota.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/resume.hpp"
 #include "mount-helpers/terminal.hpp"
 
@@ -200,14 +202,14 @@ std::vector<Resumption> resume_after(const std::string& home, const Snapshot& sn
 
 void print_json(const Report& report, const SetArguments& arguments,
                 const std::vector<Resumption>& resumptions) {
-  nlohmann::ordered_json json{{"host", report.json.at("host")},
-                              {"accounts", nlohmann::ordered_json::array()}};
+  const Json all = parse_json(report.json);
+  Json json{{"host", all.at("host")}, {"accounts", Json::array()}};
   for (size_t i = 0; i < report.snapshot.accounts.size(); ++i) {
     if (is_meant(report.snapshot.accounts[i], arguments))
-      json["accounts"].push_back(report.json["accounts"][i]);
+      json["accounts"].push_back(all.at("accounts").at(i));
   }
   json["vms"] = json_of(resumptions, report.snapshot);
-  fmt::print("{}\n", json.dump(1));
+  fmt::print("{}\n", json_text(json, 1));
 }
 
 void run_set(const SetArguments& arguments) {
@@ -237,31 +239,27 @@ void run_set(const SetArguments& arguments) {
 
 }  // namespace
 
-void add_set(CLI::App& program, int&) {
-  CLI::App* command =
-      program.add_subcommand("set", "Set the limit of a VM, a disk, the default, the host reserve");
+void add_set(Program& program) {
+  Command command = program.command("set", "Set the limit of a VM, a disk, the default, the host reserve");
   auto arguments = std::make_shared<SetArguments>();
   command
-      ->add_option(
-          "NAME", arguments->name,
-          "A VM; _default (VMs without a limit of their own); _disks/NAME (a detached disk); _shared "
-          "(everything else); _host (the space that stays free)")
-      ->option_text(" ");
-  command->add_option("SIZE", arguments->size, "Such as 15GiB, 500M, 1.5T, always binary; max: no limit")
-      ->option_text("or max");
-  command->add_option("--all", arguments->all, "Each VM's limit becomes the virtual size of its disks")
-      ->option_text("virtual")
-      ->check(CLI::IsMember({"virtual"}));
-  command->add_flag(
-      "--strict", arguments->strict,
-      "Change nothing where all limits together could exceed what the host can give and the change "
-      "adds to that; else it is a warning");
-  command->add_flag(
-      "--json", arguments->json,
-      "As JSON: the host's figures and those of what was set, as status has them, and the VMs that "
-      "were paused, as resume has them");
-  add_home_option(*command, arguments->home);
-  command->footer(
+      .text("NAME", arguments->name,
+            "A VM; _default (VMs without a limit of their own); _disks/NAME (a detached disk); _shared "
+            "(everything else); _host (the space that stays free)")
+      .shown_as(" ");
+  command.text("SIZE", arguments->size, "Such as 15GiB, 500M, 1.5T, always binary; max: no limit")
+      .shown_as("or max");
+  command.text("--all", arguments->all, "Each VM's limit becomes the virtual size of its disks")
+      .shown_as("virtual")
+      .one_of({"virtual"});
+  command.flag("--strict", arguments->strict,
+               "Change nothing where all limits together could exceed what the host can give and the change "
+               "adds to that; else it is a warning");
+  command.flag("--json", arguments->json,
+               "As JSON: the host's figures and those of what was set, as status has them, and the VMs that "
+               "were paused, as resume has them");
+  add_home_option(command, arguments->home);
+  command.footer(
       "The limit is in force when the command returns, and stays. A limit below what is used is accepted: "
       "the VM may then only overwrite and free. A VM that was paused for space and now has room goes on.\n"
       "Examples:\n"
@@ -272,7 +270,10 @@ void add_set(CLI::App& program, int&) {
       "  limaquota set _host 5GiB\n"
       "  limaquota set --all virtual\n"
       "  echo 15GiB > ~/.lima/.quota/kernel-build   the same, without this command");
-  command->callback([arguments] { run_set(*arguments); });
+  program.on(command, [arguments] {
+    run_set(*arguments);
+    return 0;
+  });
 }
 
 }  // namespace limaquota

@@ -1,5 +1,5 @@
 // limaquota status [VM] [--watch] [--json] [--home DIR]
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <chrono>
@@ -7,13 +7,16 @@
 #include <string>
 #include <vector>
 
+#include "accounting/escape.hpp"
+#include "accounting/json.hpp"
 #include "accounting/names.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"
+#include "mount-helpers/options.hpp"
 #include "mount-helpers/process.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/status_savings.hpp"
 #include "mount-helpers/status_table.hpp"
 #include "mount-helpers/survey.hpp"
@@ -22,7 +25,6 @@
 namespace limaquota {
 namespace {
 
-using Json = nlohmann::ordered_json;
 constexpr std::chrono::seconds watch_period{2};
 
 struct StatusArguments {
@@ -102,8 +104,8 @@ Json to_json(const Savings& savings) {
   return json;
 }
 
-std::string json_text(const Seen& seen) {
-  Json json = seen.report.json;
+std::string json_of(const Seen& seen) {
+  Json json = parse_json(seen.report.json);
   // The snapshot was made of the same list, in its order.
   const std::vector<AccountFigures>& accounts = seen.report.snapshot.accounts;
   for (size_t i = 0; i < accounts.size(); ++i) {
@@ -123,7 +125,7 @@ std::string json_text(const Seen& seen) {
     json["notes"] = seen.report.notes;
     json.update(to_json(seen.savings));
   }
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json_text(json) + "\n";
 }
 
 std::string account_text(const Seen& seen) {
@@ -160,20 +162,20 @@ std::string text_of(const Seen& seen) {
 
 std::string status_text(const StatusArguments& arguments) {
   const std::unique_ptr<Seen> seen = look(arguments);
-  return arguments.json ? json_text(*seen) : text_of(*seen);
+  return arguments.json ? json_of(*seen) : text_of(*seen);
 }
 
 }  // namespace
 
-void add_status(CLI::App& program, int&) {
-  CLI::App* command = program.add_subcommand("status", "What each VM occupies, and how near its limit it is");
+void add_status(Program& program) {
+  Command command = program.command("status", "What each VM occupies, and how near its limit it is");
   auto arguments = std::make_shared<StatusArguments>();
-  command->add_option("VM", arguments->account, "One VM, or an account such as _disks/NAME; else all of them")
-      ->option_text("NAME");
-  command->add_flag("--watch", arguments->watch, "Show it again every 2 seconds, in place, until Ctrl-C");
-  command->add_flag("--json", arguments->json, "As JSON, in bytes; null means max");
-  add_home_option(*command, arguments->home);
-  command->footer(
+  command.text("VM", arguments->account, "One VM, or an account such as _disks/NAME; else all of them")
+      .shown_as("NAME");
+  command.flag("--watch", arguments->watch, "Show it again every 2 seconds, in place, until Ctrl-C");
+  command.flag("--json", arguments->json, "As JSON, in bytes; null means max");
+  add_home_option(command, arguments->home);
+  command.footer(
       "Nearest its limit first; then what could be freed: stopped and temporary VMs, detached disks; and "
       "limit "
       "files whose VM is gone. What is reclaimable inside is what a VM's disks occupy beyond what its guest "
@@ -186,12 +188,13 @@ void add_status(CLI::App& program, int&) {
       "  limaquota status kernel-build\n"
       "  limaquota status kernel-build --json | jq .used\n"
       "  cat ~/.lima/.usage/kernel-build            the same figures, without this command");
-  command->callback([arguments] {
+  program.on(command, [arguments] {
     if (arguments->watch) {
       show_repeatedly([&] { return status_text(*arguments); }, watch_period);
     } else {
       fmt::print("{}", status_text(*arguments));
     }
+    return 0;
   });
 }
 

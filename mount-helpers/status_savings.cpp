@@ -1,6 +1,6 @@
 #include "mount-helpers/status_savings.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <chrono>
@@ -15,11 +15,11 @@
 
 #include "accounting/layout.hpp"
 #include "accounting/profile.hpp"
-#include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"
 #include "mount-helpers/process.hpp"
 #include "mount-helpers/quota.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/resume.hpp"
 
 namespace limaquota {

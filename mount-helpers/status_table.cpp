@@ -1,6 +1,6 @@
 #include "mount-helpers/status_table.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <array>
@@ -8,9 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include "accounting/escape.hpp"
 #include "accounting/layout.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
 
 namespace limaquota {
 namespace {

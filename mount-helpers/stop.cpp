@@ -1,5 +1,5 @@
 // limaquota stop VM [--lend SIZE] [--home DIR]
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <chrono>
 #include <cstdio>
@@ -9,16 +9,18 @@
 #include <string>
 #include <utility>
 
+#include "accounting/escape.hpp"
 #include "accounting/names.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/end_signals.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"
+#include "mount-helpers/options.hpp"
 #include "mount-helpers/process.hpp"
 #include "mount-helpers/quota.hpp"
 #include "mount-helpers/reclaim/guard.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/resume.hpp"
 
 namespace limaquota {
@@ -221,16 +223,15 @@ int run_stop(const StopArguments& arguments) {
 
 }  // namespace
 
-void add_stop(CLI::App& program, int& status) {
-  CLI::App* command =
-      program.add_subcommand("stop", "Stop a VM without loss, also where it is paused for space");
+void add_stop(Program& program) {
+  Command command = program.command("stop", "Stop a VM without loss, also where it is paused for space");
   auto arguments = std::make_shared<StopArguments>();
-  command->add_option("VM", arguments->name, "The VM")->option_text("NAME")->required();
-  command->add_option("--lend", arguments->lend, "How much room a paused VM is lent, twice at most")
-      ->option_text("SIZE")
-      ->capture_default_str();
-  add_home_option(*command, arguments->home);
-  command->footer(
+  command.text("VM", arguments->name, "The VM").shown_as("NAME").required();
+  command.text("--lend", arguments->lend, "How much room a paused VM is lent, twice at most")
+      .shown_as("SIZE")
+      .with_default_shown();
+  add_home_option(command, arguments->home);
+  command.footer(
       "A paused guest cannot shut down: after three minutes Lima kills it, and what it has not written is "
       "lost. So it is lent room for the time of its shutdown, told to go on, and stopped by \"limactl "
       "stop\"; "
@@ -238,7 +239,7 @@ void add_stop(CLI::App& program, int& status) {
       "Examples:\n"
       "  limaquota stop kernel-build\n"
       "  limaquota stop kernel-build --lend 1GiB");
-  command->callback([arguments, &status] { status = run_stop(*arguments); });
+  program.on(command, [arguments] { return run_stop(*arguments); });
 }
 
 }  // namespace limaquota

@@ -1,6 +1,6 @@
 #include "mount-helpers/survey.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cerrno>
 #include <cstring>
@@ -8,7 +8,7 @@
 
 #include "accounting/usage_text.hpp"
 #include "fs/survey_home.hpp"
-#include "mount-helpers/commands.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 

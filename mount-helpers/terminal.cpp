@@ -1,6 +1,6 @@
 #include "mount-helpers/terminal.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <langinfo.h>
 #include <unistd.h>
 
@@ -13,7 +13,7 @@
 #include <utility>
 
 #include "accounting/size_text.hpp"
-#include "mount-helpers/commands.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {

@@ -1,5 +1,5 @@
 // limaquota umount [MOUNTPOINT] [--lazy]
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -11,13 +11,15 @@
 #include <thread>
 #include <vector>
 
+#include "accounting/escape.hpp"
 #include "accounting/names.hpp"
-#include "accounting/usage_text.hpp"
 #include "fs/preflight.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"
+#include "mount-helpers/options.hpp"
 #include "mount-helpers/process.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
@@ -120,15 +122,15 @@ void run_umount(const UmountArguments& arguments) {
 
 }  // namespace
 
-void add_umount(CLI::App& program, int&) {
-  CLI::App* command = program.add_subcommand("umount", "Unmount, if no VM runs from the home");
+void add_umount(Program& program) {
+  Command command = program.command("umount", "Unmount, if no VM runs from the home");
   auto arguments = std::make_shared<UmountArguments>();
-  auto* mountpoint =
-      command->add_option("MOUNTPOINT", arguments->mountpoint, "Where it is mounted; else as --home says")
-          ->option_text("DIR");
-  add_home_option(*command, arguments->home)->excludes(mountpoint);
-  command->add_flag("--lazy", arguments->lazy, "Detach at once, also while VMs run: dangerous, see below");
-  command->footer(
+  const Option mountpoint =
+      command.text("MOUNTPOINT", arguments->mountpoint, "Where it is mounted; else as --home says")
+          .shown_as("DIR");
+  add_home_option(command, arguments->home).excludes(mountpoint);
+  command.flag("--lazy", arguments->lazy, "Detach at once, also while VMs run: dangerous, see below");
+  command.footer(
       "Limits stay: they are files in the home, and hold again at the next mount. A mount whose daemon died "
       "is unmounted too.\n"
       "\n"
@@ -145,7 +147,10 @@ void add_umount(CLI::App& program, int&) {
       "  limaquota umount\n"
       "  limaquota umount /mnt/lima\n"
       "  limaquota umount --lazy          the daemon died and files are still open");
-  command->callback([arguments] { run_umount(*arguments); });
+  program.on(command, [arguments] {
+    run_umount(*arguments);
+    return 0;
+  });
 }
 
 }  // namespace limaquota

@@ -10,8 +10,8 @@
 #include <fstream>
 #include <system_error>
 
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
+#include "accounting/escape.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "unit_templates.hpp"  // made by CMake from systemd/*.in: the texts, each by the name of its file
 
 namespace limaquota {

@@ -1,5 +1,5 @@
 // limaquota __stop-vms --home DIR: what the unit of `limaquota enable` runs before it unmounts.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <memory>
 #include <string>
@@ -9,7 +9,9 @@
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"
+#include "mount-helpers/options.hpp"
 #include "mount-helpers/process.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {
@@ -37,11 +39,14 @@ void stop_vms(const std::string& given) {
 
 }  // namespace
 
-void add_stop_vms(CLI::App& program, int&) {
-  CLI::App* command = program.add_subcommand("__stop-vms", "Stop all VMs that run from the mount")->group("");
+void add_stop_vms(Program& program) {
+  Command command = program.hidden_command("__stop-vms", "Stop all VMs that run from the mount");
   auto home = std::make_shared<std::string>();
-  add_home_option(*command, *home);
-  command->callback([home] { stop_vms(*home); });
+  add_home_option(command, *home);
+  program.on(command, [home] {
+    stop_vms(*home);
+    return 0;
+  });
 }
 
 }  // namespace limaquota

@@ -1,5 +1,5 @@
 // limaquota upgrade [MOUNTPOINT]
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/prctl.h>
 
 #include <algorithm>
@@ -8,11 +8,13 @@
 #include <string>
 #include <vector>
 
-#include "accounting/usage_text.hpp"
+#include "accounting/escape.hpp"
 #include "fs/mount_home.hpp"
 #include "fs/upgrade.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/options.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
@@ -75,38 +77,34 @@ int run_upgrade(const std::string& mountpoint) {
 
 }  // namespace
 
-void add_upgrade(CLI::App& program, int& status) {
-  CLI::App* command =
-      program.add_subcommand("upgrade", "Have this version serve what is mounted, while VMs run");
+void add_upgrade(Program& program) {
+  Command command = program.command("upgrade", "Have this version serve what is mounted, while VMs run");
   auto mountpoint = std::make_shared<std::string>();
-  command->add_option("MOUNTPOINT", *mountpoint, "Only this mount; else all of yours, as root everybody's")
-      ->option_text("DIR");
-  command->footer(
+  command.text("MOUNTPOINT", *mountpoint, "Only this mount; else all of yours, as root everybody's")
+      .shown_as("DIR");
+  command.footer(
       "Programs and VMs wait for a moment and notice nothing else. A version that does not come up is given "
       "up for the one before.\n"
       "\n"
       "Examples:\n"
       "  limaquota upgrade              after a new version was installed\n"
       "  ./build/release/limaquota upgrade ~/.lima");
-  command->callback([mountpoint, &status] { status = run_upgrade(*mountpoint); });
+  program.on(command, [mountpoint] { return run_upgrade(*mountpoint); });
 }
 
 // What the supervisor of a mount executes.
-void add_take_over(CLI::App& program, int& status) {
-  CLI::App* command = program.add_subcommand(take_over_command, "")->group("");
+void add_take_over(Program& program) {
+  Command command = program.hidden_command(take_over_command, "");
   auto notes = std::make_shared<int>(-1);
   auto mountpoint = std::make_shared<std::string>();
   auto tries = std::make_shared<bool>(false);
-  command->add_option("NOTES", *notes)->required();
-  command->add_option("MOUNTPOINT", *mountpoint);  // for people who look at the list of processes
-  command->add_flag(try_option, *tries);
-  command->callback([notes, tries, mountpoint, &status] {
-    if (*tries) {
-      status = try_notes(*notes);
-      return;
-    }
+  command.number("NOTES", *notes).required();
+  command.text("MOUNTPOINT", *mountpoint);  // for people who look at the list of processes
+  command.flag(try_option, *tries);
+  program.on(command, [notes, tries, mountpoint] {
+    if (*tries) return try_notes(*notes);
     ::prctl(PR_SET_NAME, "limaquota");
-    status = take_over_home(*notes);
+    return take_over_home(*notes);
   });
 }
 

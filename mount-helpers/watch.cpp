@@ -1,5 +1,5 @@
 // limaquota watch [--json] [--on-event CMD] [--home DIR]
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <chrono>
 #include <cstdio>
@@ -12,6 +12,8 @@
 #include "mount-helpers/end_signals.hpp"
 #include "mount-helpers/events_hooks.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/options.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/terminal.hpp"
 #include "mount-helpers/watch_levels.hpp"
 #include "mount-helpers/watch_pauses.hpp"
@@ -78,15 +80,13 @@ void run_watch(const WatchArguments& arguments) {
 
 }  // namespace
 
-void add_watch(CLI::App& program, int&) {
-  CLI::App* command =
-      program.add_subcommand("watch", "Tell of VMs close to their limit, and resume paused ones");
+void add_watch(Program& program) {
+  Command command = program.command("watch", "Tell of VMs close to their limit, and resume paused ones");
   auto arguments = std::make_shared<WatchArguments>();
-  command->add_flag("--json", arguments->json, "A line of JSON for each event, in bytes; null means max");
-  command->add_option("--on-event", arguments->command, "Run by sh for each event; see below")
-      ->option_text("CMD");
-  add_home_option(*command, arguments->home);
-  command->footer(
+  command.flag("--json", arguments->json, "A line of JSON for each event, in bytes; null means max");
+  command.text("--on-event", arguments->command, "Run by sh for each event; see below").shown_as("CMD");
+  add_home_option(command, arguments->home);
+  command.footer(
       "Runs until it is ended. Prints a line for each event: warn (close to the limit), full (the limit is "
       "used "
       "up), host_full (the host has only its reserve left), paused, resumed. A VM that was paused for space "
@@ -99,7 +99,10 @@ void add_watch(CLI::App& program, int&) {
       "  limaquota watch\n"
       "  limaquota watch --on-event 'logger \"$LIMAQUOTA_VM: $LIMAQUOTA_EVENT\"'\n"
       "  limaquota watch --json | jq 'select(.event == \"paused\")'");
-  command->callback([arguments] { run_watch(*arguments); });
+  program.on(command, [arguments] {
+    run_watch(*arguments);
+    return 0;
+  });
 }
 
 }  // namespace limaquota

@@ -1,13 +1,13 @@
 #include "mount-helpers/watch_pauses.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <future>
 #include <utility>
 
-#include "accounting/usage_text.hpp"
+#include "accounting/escape.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/terminal.hpp"
 

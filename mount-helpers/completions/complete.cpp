@@ -3,7 +3,7 @@
 //
 // Prints a line "candidate<TAB>description" for each, the candidates that start with the word only. A first
 // line ":directories" or ":files" says that the shell is to complete those too.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <chrono>
@@ -18,6 +18,7 @@
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"
+#include "mount-helpers/options.hpp"
 #include "mount-helpers/plan.hpp"
 
 namespace limaquota {
@@ -58,19 +59,20 @@ std::string with_home_directory(const std::string& path) {
 
 class Completer {
  public:
-  Completer(CLI::App& program, Words words) : program_(program), words_(std::move(words)) {
+  Completer(std::vector<CommandShape> commands, Words words)
+      : commands_(std::move(commands)), words_(std::move(words)) {
     if (words_.empty()) words_.emplace_back();
     last_ = words_.back();
     words_.pop_back();
     words_ = without_equals_signs(words_);
   }
 
-  void print() {
-    CLI::App* command = command_of_words();
+  void print() const {
+    const CommandShape* command = command_of_words();
     if (command == nullptr) {
       print_commands();
-    } else if (const CLI::Option* option = option_that_waits(*command)) {
-      print_values(option->get_option_text(), option->get_single_name());
+    } else if (const OptionShape* option = option_that_waits(*command)) {
+      print_values(option->text, option->name);
     } else if (last_.starts_with('-')) {
       print_options(*command);
     } else {
@@ -79,23 +81,30 @@ class Completer {
   }
 
  private:
-  CLI::App* command_of_words() {
+  const CommandShape& program() const { return commands_.front(); }
+
+  const CommandShape* command_of_words() const {
     for (const std::string& word : words_) {
       if (word.starts_with('-')) continue;
-      const auto named = program_.get_subcommands([&](CLI::App* app) { return app->get_name() == word; });
-      return named.empty() ? nullptr : named.front();
+      const auto named = std::find_if(commands_.begin() + 1, commands_.end(),
+                                      [&](const CommandShape& command) { return command.name == word; });
+      return named == commands_.end() ? nullptr : &*named;
     }
     return nullptr;
   }
 
-  static bool takes_value(CLI::App& command, const std::string& word) {
-    const CLI::Option* option = word.starts_with('-') ? command.get_option_no_throw(word) : nullptr;
-    return option != nullptr && option->get_items_expected_max() > 0;
+  // The option of that name which takes a value, or null.
+  static const OptionShape* with_value(const CommandShape& command, const std::string& word) {
+    for (const OptionShape& option : command.options) {
+      if (option.takes_value && std::count(option.names.begin(), option.names.end(), word) > 0)
+        return &option;
+    }
+    return nullptr;
   }
 
   // The option of which the last word is the value.
-  const CLI::Option* option_that_waits(CLI::App& command) const {
-    return takes_value(command, words_.back()) ? command.get_option_no_throw(words_.back()) : nullptr;
+  const OptionShape* option_that_waits(const CommandShape& command) const {
+    return with_value(command, words_.back());
   }
 
   void candidate(const std::string& text, const std::string& description) const {
@@ -103,34 +112,33 @@ class Completer {
   }
 
   void print_commands() const {
-    if (last_.starts_with('-')) return print_options(program_);
-    for (const CLI::App* command : program_.get_subcommands([](CLI::App*) { return true; })) {
-      if (!command->get_group().empty()) candidate(command->get_name(), command->get_description());
+    if (last_.starts_with('-')) return print_options(program());
+    for (size_t i = 1; i < commands_.size(); ++i) {
+      if (!commands_[i].hidden) candidate(commands_[i].name, commands_[i].description);
     }
   }
 
-  void print_options(const CLI::App& command) const {
-    for (const CLI::Option* option : command.get_options()) {
-      if (option->get_group().empty()) continue;
-      for (const std::string& name : option->get_lnames()) candidate("--" + name, option->get_description());
-      if (last_.starts_with("--")) continue;
-      for (const std::string& name : option->get_snames()) candidate("-" + name, option->get_description());
+  void print_options(const CommandShape& command) const {
+    for (const OptionShape& option : command.options) {
+      for (const std::string& name : option.names) {
+        if (name.starts_with("--") || !last_.starts_with("--")) candidate(name, option.description);
+      }
     }
   }
 
   // The positional argument that comes after those already there; the last one may be repeated.
-  void print_positional(CLI::App& command) const {
-    std::vector<const CLI::Option*> positionals;
-    for (const CLI::Option* option : command.get_options()) {
-      if (option->get_positional()) positionals.push_back(option);
+  void print_positional(const CommandShape& command) const {
+    std::vector<const OptionShape*> positionals;
+    for (const OptionShape& option : command.options) {
+      if (option.positional) positionals.push_back(&option);
     }
     if (positionals.empty()) return print_options(command);
     size_t before = 0;
     for (size_t i = 1; i < words_.size(); ++i) {
-      if (!words_[i].starts_with('-') && !takes_value(command, words_[i - 1])) ++before;
+      if (!words_[i].starts_with('-') && with_value(command, words_[i - 1]) == nullptr) ++before;
     }
-    const CLI::Option* option = positionals[std::min(before, positionals.size() - 1)];
-    print_values(option->get_option_text(), option->get_name());
+    const OptionShape& option = *positionals[std::min(before, positionals.size() - 1)];
+    print_values(option.text, option.name);
   }
 
   // What may stand where the help says NAME, VM, DIR, FILE...
@@ -173,18 +181,21 @@ class Completer {
     candidate(std::string(shared_account), "everything else");
   }
 
-  CLI::App& program_;
-  Words words_;  // those before the last
+  std::vector<CommandShape> commands_;  // the program itself first
+  Words words_;                         // those before the last
   std::string last_;
 };
 
 }  // namespace
 
-void add_complete(CLI::App& program, int&) {
-  CLI::App* command = program.add_subcommand("__complete", "Complete a command line")->group("");
+void add_complete(Program& program) {
+  Command command = program.hidden_command("__complete", "Complete a command line");
   auto words = std::make_shared<Words>();
-  command->add_option("WORD", *words);
-  command->callback([&program, words] { Completer(program, *words).print(); });
+  command.texts("WORD", *words);
+  program.on(command, [&program, words] {
+    Completer(program.shapes(), *words).print();
+    return 0;
+  });
 }
 
 }  // namespace limaquota

@@ -1,7 +1,7 @@
 #include "mount-helpers/reclaim/companion.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -14,7 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "mount-helpers/commands.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {

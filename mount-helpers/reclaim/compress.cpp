@@ -1,7 +1,7 @@
 #include "mount-helpers/reclaim/compress.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,19 +11,19 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "accounting/escape.hpp"
+#include "accounting/json.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
 #include "mount-helpers/reclaim/guard.hpp"
 #include "mount-helpers/reclaim/leftovers.hpp"
 #include "mount-helpers/reclaim/qemu_img.hpp"
 #include "mount-helpers/reclaim/ranges.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
 
 constexpr uint64_t sample_bytes = uint64_t{64} << 20;  // compressed in a second or two
 

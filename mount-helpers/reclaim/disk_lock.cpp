@@ -1,13 +1,13 @@
 #include "mount-helpers/reclaim/disk_lock.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cerrno>
 #include <cstring>
 
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
+#include "accounting/escape.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 

@@ -1,7 +1,7 @@
 #include "mount-helpers/reclaim/ext_bitmap.hpp"
 
 #include <ext2fs/ext2fs.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <memory>

@@ -1,7 +1,7 @@
 #include "mount-helpers/reclaim/free_space.hpp"
 
 #include <blkid/blkid.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -9,10 +9,10 @@
 #include <cstring>
 #include <memory>
 
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
+#include "accounting/escape.hpp"
 #include "mount-helpers/reclaim/ext_bitmap.hpp"
 #include "mount-helpers/reclaim/ranges.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {

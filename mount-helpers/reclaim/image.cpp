@@ -1,6 +1,6 @@
 #include "mount-helpers/reclaim/image.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 
 #include <array>
@@ -9,16 +9,16 @@
 #include <string_view>
 #include <vector>
 
+#include "accounting/escape.hpp"
+#include "accounting/json.hpp"
 #include "accounting/layout.hpp"
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
 #include "mount-helpers/reclaim/qemu_img.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
 
 constexpr int leaks_only = 3;  // exit status of qemu-img check
 
@@ -75,7 +75,7 @@ bool same_file(const fs::path& path, const struct stat& status) {
 std::string file_in(const std::string& name) {
   if (name.starts_with("file:")) return name.substr(5);
   if (!name.starts_with("json:")) return name;
-  Json node = Json::parse(name.substr(5), nullptr, false);
+  Json node = parse_json(name.substr(5));
   while (node.is_object()) {
     for (const char* key : {"filename", "file.filename"}) {
       if (node.contains(key) && node[key].is_string()) return file_in(node[key].get<std::string>());
@@ -170,7 +170,7 @@ Bytes check_image(const DiskLock& lock, const fs::path& path, const Image& image
     throw Refusal(fmt::format("{} is not clean {}: qemu-img check: {}", escape_name(lock.path().string()),
                               when, ended.complaint()));
   }
-  const Json said = Json::parse(ended.out, nullptr, false);
+  const Json said = parse_json(ended.out);
   const Json clusters = said.is_object() ? said.value("allocated-clusters", Json()) : Json();
   return Bytes(clusters.is_number_unsigned() ? clusters.get<uint64_t>() * image.cluster : 0);
 }

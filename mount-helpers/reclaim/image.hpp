@@ -2,10 +2,10 @@
 #pragma once
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "accounting/bytes.hpp"
+#include "accounting/json.hpp"
 #include "mount-helpers/reclaim/disk_lock.hpp"
 
 namespace limaquota {
@@ -14,7 +14,7 @@ struct Image {
   std::string format;  // as QEMU recognises it, which is how Lima starts it
   Bytes virtual_size;
   uint64_t cluster = 0;  // bytes; qcow2 only
-  nlohmann::json info;   // all that "qemu-img info --output=json" says
+  Json info;             // all that "qemu-img info --output=json" says
 };
 
 // Reads the image's header. Throws Refusal where reclaim must not touch it, saying why: another format than

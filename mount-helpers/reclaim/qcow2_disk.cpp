@@ -1,4 +1,4 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <libnbd.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -9,19 +9,17 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <string>
 
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
+#include "accounting/escape.hpp"
+#include "accounting/json.hpp"
 #include "mount-helpers/reclaim/companion.hpp"
 #include "mount-helpers/reclaim/open_disk.hpp"
 #include "mount-helpers/reclaim/ranges.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {
-
-using Json = nlohmann::json;
 
 constexpr uint64_t status_step = uint64_t{1} << 30;  // bytes asked for, or given back, by one request
 constexpr const char* depth_context = "qemu:allocation-depth";
@@ -71,9 +69,9 @@ std::vector<std::string> daemon_words(const DiskLock& lock, int listening, bool 
                      {"read-only", !writable}};
   return {"qemu-storage-daemon",
           "--blockdev",
-          file.dump(),
+          exact_json_text(file),
           "--blockdev",
-          disk.dump(),
+          exact_json_text(disk),
           "--nbd-server",
           fmt::format("addr.type=fd,addr.str={},max-connections=1", listening),
           "--export",

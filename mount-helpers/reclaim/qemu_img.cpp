@@ -1,18 +1,17 @@
 #include "mount-helpers/reclaim/qemu_img.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdlib>
 #include <fstream>
 
-#include "mount-helpers/commands.hpp"
+#include "accounting/json.hpp"
 #include "mount-helpers/reclaim/companion.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/terminal.hpp"
 
 namespace limaquota {
 namespace {
-
-using Json = nlohmann::json;
 
 constexpr std::chrono::seconds answer_deadline{120};
 
@@ -38,7 +37,7 @@ std::string unlocked_name(const std::filesystem::path& disk, const std::string& 
       {"driver", "file"}, {"filename", disk.string()}, {"locking", "off"}, {"discard", "unmap"}};
   Json image = {{"file", file}, {"discard", "unmap"}};
   if (!driver.empty()) image["driver"] = driver;
-  return "json:" + image.dump();
+  return "json:" + exact_json_text(image);
 }
 
 Json ask_qemu_img(std::vector<std::string> words, std::string* complaint) {
@@ -48,7 +47,7 @@ Json ask_qemu_img(std::vector<std::string> words, std::string* complaint) {
   options.deadline = answer_deadline;
   const Ended ended = run_program(words, options);
   if (ended.status == 127) throw Refusal("there is no qemu-img: install qemu-utils");
-  Json json = ended.ok() ? Json::parse(ended.out, nullptr, false) : Json();
+  Json json = ended.ok() ? parse_json(ended.out) : Json();
   if (json.is_object()) return json;
   if (complaint != nullptr) *complaint = ended.complaint();
   return {};

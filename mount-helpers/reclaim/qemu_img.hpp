@@ -2,11 +2,11 @@
 #pragma once
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "accounting/bytes.hpp"
+#include "accounting/json_fwd.hpp"
 #include "mount-helpers/process.hpp"
 
 namespace limaquota {
@@ -17,7 +17,7 @@ std::string unlocked_name(const std::filesystem::path& disk, const std::string& 
 
 // Runs `qemu-img WORDS --output=json`. Anything but an object is null, with the reason in `complaint`. Throws
 // Refusal where there is no qemu-img.
-nlohmann::json ask_qemu_img(std::vector<std::string> words, std::string* complaint = nullptr);
+Json ask_qemu_img(std::vector<std::string> words, std::string* complaint = nullptr);
 
 // How far a run of qemu-img is shown to be.
 struct Ahead {

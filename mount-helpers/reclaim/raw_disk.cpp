@@ -1,5 +1,5 @@
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -7,10 +7,10 @@
 #include <cerrno>
 #include <cstring>
 
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
+#include "accounting/escape.hpp"
 #include "mount-helpers/reclaim/open_disk.hpp"
 #include "mount-helpers/reclaim/ranges.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {

@@ -1,15 +1,18 @@
 // limaquota reclaim VM
 #include "mount-helpers/reclaim/reclaim.hpp"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <memory>
 
+#include "accounting/escape.hpp"
+#include "accounting/json.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
+#include "mount-helpers/options.hpp"
+#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {
@@ -59,14 +62,14 @@ void check_use(ReclaimArguments& arguments) {
   request.deadline = std::chrono::seconds(arguments.deadline);
 }
 
-nlohmann::ordered_json as_json(const ReclaimRequest& request, const Reclaimed& result) {
-  nlohmann::ordered_json json{{"vm", request.vm.name},
-                              {"way", result.way},
-                              {"dry_run", request.dry_run},
-                              {"used_before", result.used_before.count()},
-                              {"used_after", result.used_after.count()}};
+Json as_json(const ReclaimRequest& request, const Reclaimed& result) {
+  Json json{{"vm", request.vm.name},
+            {"way", result.way},
+            {"dry_run", request.dry_run},
+            {"used_before", result.used_before.count()},
+            {"used_after", result.used_after.count()}};
   if (request.dry_run) json["would_free"] = result.would_free.count();
-  json["disks"] = nlohmann::ordered_json::array();
+  json["disks"] = Json::array();
   for (const DiskReclaimed& disk : result.disks) {
     json["disks"].push_back({{"name", disk.name},
                              {"format", disk.format},
@@ -106,8 +109,7 @@ void run_reclaim(ReclaimArguments& arguments) {
   request.vm = find_lima_vm(request.home, arguments.vm);
   const Reclaimed result = arguments.offline ? reclaim_offline(request) : reclaim_online(request);
   if (arguments.json) {
-    fmt::print("{}\n",
-               as_json(request, result).dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    fmt::print("{}\n", json_text(as_json(request, result), 2));
   } else {
     print(request, result);
   }
@@ -115,36 +117,32 @@ void run_reclaim(ReclaimArguments& arguments) {
 
 }  // namespace
 
-void add_reclaim(CLI::App& program, int&) {
-  CLI::App* command = program.add_subcommand("reclaim", "Get space back from a VM's disks");
+void add_reclaim(Program& program) {
+  Command command = program.command("reclaim", "Get space back from a VM's disks");
   auto arguments = std::make_shared<ReclaimArguments>();
   ReclaimRequest& request = arguments->request;
-  command->add_option("VM", arguments->vm, "The VM")->required()->option_text(" ");
-  command->add_flag(
+  command.text("VM", arguments->vm, "The VM").required().shown_as(" ");
+  command.flag(
       "--offline", arguments->offline,
       "The VM is stopped: punch holes where its disks hold zeros, and what a cleanly unmounted ext4 calls "
       "free");
-  command->add_flag(
-      "--compress", request.compress,
-      "As --offline, then write a qcow2 anew, compressed; needs room for a second file meanwhile");
-  command->add_flag(
-      "--clean", request.clean,
-      "Before the trim: apt-get clean, rotated logs deleted, the journal made small; asks first");
-  command->add_option("--path", request.paths, "Also delete this directory of the guest; may be repeated")
-      ->option_text("DIR")
-      ->allow_extra_args(false);
-  command->add_flag("--yes", request.yes, "Do not ask");
-  command->add_flag("--dry-run", request.dry_run, "Only say what would be won");
-  command
-      ->add_option("--loan", arguments->loan,
-                   "Lent to a VM that is paused at its limit, twice at most [256MiB]")
-      ->option_text("SIZE");
-  command->add_option("--deadline", arguments->deadline, "For each program in the guest [600]")
-      ->option_text("SECONDS")
-      ->check(CLI::Range(1U, 86400U));
-  command->add_flag("--json", arguments->json, "Figures as JSON, in bytes");
-  add_home_option(*command, arguments->home);
-  command->footer(
+  command.flag("--compress", request.compress,
+               "As --offline, then write a qcow2 anew, compressed; needs room for a second file meanwhile");
+  command.flag("--clean", request.clean,
+               "Before the trim: apt-get clean, rotated logs deleted, the journal made small; asks first");
+  command.texts("--path", request.paths, "Also delete this directory of the guest; may be repeated")
+      .shown_as("DIR")
+      .one_word_each_time();
+  command.flag("--yes", request.yes, "Do not ask");
+  command.flag("--dry-run", request.dry_run, "Only say what would be won");
+  command.text("--loan", arguments->loan, "Lent to a VM that is paused at its limit, twice at most [256MiB]")
+      .shown_as("SIZE");
+  command.number("--deadline", arguments->deadline, "For each program in the guest [600]")
+      .shown_as("SECONDS")
+      .within(1, 86400);
+  command.flag("--json", arguments->json, "Figures as JSON, in bytes");
+  add_home_option(command, arguments->home);
+  command.footer(
       "A running VM trims its own filesystems (fstrim, by limactl shell). Paused at its limit it is lent "
       "room\n"
       "for that; the loan ends with this command, however it ends. A stopped VM is not booted, and nothing "
@@ -155,7 +153,10 @@ void add_reclaim(CLI::App& program, int&) {
       "  limaquota reclaim kernel-build --clean --path /usr/src/linux-6.12\n"
       "  limaquota reclaim kernel-build --offline --dry-run\n"
       "  limaquota reclaim kernel-build --compress");
-  command->callback([arguments] { run_reclaim(*arguments); });
+  program.on(command, [arguments] {
+    run_reclaim(*arguments);
+    return 0;
+  });
 }
 
 }  // namespace limaquota

@@ -1,14 +1,13 @@
 // reclaim --offline: on a stopped VM's disks, in place, without a second copy.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 
+#include "accounting/escape.hpp"
 #include "accounting/layout.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
 #include "mount-helpers/reclaim/compress.hpp"
 #include "mount-helpers/reclaim/free_space.hpp"
 #include "mount-helpers/reclaim/image.hpp"
@@ -16,6 +15,7 @@
 #include "mount-helpers/reclaim/ranges.hpp"
 #include "mount-helpers/reclaim/reclaim.hpp"
 #include "mount-helpers/reclaim/scan.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/terminal.hpp"
 
 namespace limaquota {

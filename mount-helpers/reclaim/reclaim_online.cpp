@@ -7,14 +7,14 @@
 #include <optional>
 #include <sstream>
 
+#include "accounting/escape.hpp"
 #include "accounting/size_text.hpp"
-#include "accounting/usage_text.hpp"
-#include "mount-helpers/commands.hpp"
 #include "mount-helpers/qmp.hpp"
 #include "mount-helpers/quota.hpp"
 #include "mount-helpers/reclaim/companion.hpp"
 #include "mount-helpers/reclaim/guard.hpp"
 #include "mount-helpers/reclaim/reclaim.hpp"
+#include "mount-helpers/refusal.hpp"
 #include "mount-helpers/status_savings.hpp"
 #include "mount-helpers/terminal.hpp"
 

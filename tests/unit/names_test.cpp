@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <string>
 
-#include "accounting/usage_text.hpp"
+#include "accounting/escape.hpp"
 
 namespace limaquota {
 namespace {

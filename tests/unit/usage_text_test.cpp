@@ -1,4 +1,5 @@
 #include "accounting/usage_text.hpp"
+#include "accounting/escape.hpp"
 
 #include <gtest/gtest.h>
 
