@@ -149,7 +149,13 @@ Session::Session(Filesystem& fs, Fd device, bool io_uring)
   session_.reset(fuse_session_new(&args, &table_, sizeof table_, &fs_));
   fuse_opt_free_args(&args);
   if (!session_) return;
-  static const fuse_custom_io io{write_reply, read_request, nullptr, nullptr};
+  // Newer libfuse has more of them; what is not set is not used, splicing among it.
+  static const fuse_custom_io io = [] {
+    fuse_custom_io ours{};
+    ours.writev = write_reply;
+    ours.read = read_request;
+    return ours;
+  }();
   self_ = this;
   if (fuse_session_custom_io(session_.get(), &io, device.get()) != 0) {
     session_.reset();
