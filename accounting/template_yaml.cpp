@@ -88,8 +88,11 @@ class FactListener : public YAML::EventHandler {
     if (level.is_mapping) {
       level.expects_key = !level.expects_key;
       if (!level.expects_key) {
-        level.key.reset();
-        if (value != nullptr) level.key = *value;
+        // In one step: a string that was given up and set again GCC 14 takes for uninitialized.
+        if (value != nullptr)
+          level.key = *value;
+        else
+          level.key.reset();
         return std::nullopt;
       }
       if (!level.path || !level.key || (levels_.size() == 1 && !is_wanted(*level.key))) return std::nullopt;

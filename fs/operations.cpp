@@ -105,6 +105,10 @@ void init(void*, fuse_conn_info* conn) {
   conn->want &= ~static_cast<unsigned>(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ |
                                        FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_FLOCK_LOCKS |
                                        FUSE_CAP_POSIX_LOCKS | FUSE_CAP_ASYNC_DIO);
+#ifdef FUSE_CAP_OVER_IO_URING
+  // From libfuse 3.18 on its own queues, for which an environment variable is enough; ours are fs/uring.hpp.
+  conn->want &= ~static_cast<unsigned>(FUSE_CAP_OVER_IO_URING);
+#endif
   conn->max_write = 1U << 20;
   conn->max_background = 64;
 }

@@ -149,7 +149,13 @@ Session::Session(Filesystem& fs, Fd device, bool io_uring)
   session_.reset(fuse_session_new(&args, &table_, sizeof table_, &fs_));
   fuse_opt_free_args(&args);
   if (!session_) return;
-  static const fuse_custom_io io{write_reply, read_request, nullptr, nullptr};
+  // Newer libfuse has more of them; what is not set is not used, splicing among it.
+  static const fuse_custom_io io = [] {
+    fuse_custom_io ours{};
+    ours.writev = write_reply;
+    ours.read = read_request;
+    return ours;
+  }();
   self_ = this;
   if (fuse_session_custom_io(session_.get(), &io, device.get()) != 0) {
     session_.reset();
@@ -180,11 +186,13 @@ ssize_t Session::read_request(int fd, void* buffer, size_t size, void*) {
 }
 
 // The reply of INIT on its way out gets what libfuse 3.14 cannot negotiate: that we clear set-id bits
-// ourselves, which spares a GETXATTR before every write, and shared mappings of disk files.
+// ourselves, which spares a GETXATTR before every write, and shared mappings of disk files; and what it drops
+// although it was asked to: lookups in one directory at once. Newer libfuse is not asked for the first two,
+// so that they come about in the same way with each (tests/smoke/negotiated_test.py).
 void Session::complete_init(const struct iovec& body) {
   auto* init = static_cast<fuse_init_out*>(body.iov_base);
   if (body.iov_len < offsetof(fuse_init_out, unused)) return;
-  init->flags |= init_flags_ & FUSE_HANDLE_KILLPRIV_V2;
+  init->flags |= init_flags_ & (FUSE_HANDLE_KILLPRIV_V2 | FUSE_PARALLEL_DIROPS);
   if ((init_flags_ & FUSE_INIT_EXT) != 0 && (init_flags2_ & direct_io_allow_mmap) != 0) {
     init->flags |= FUSE_INIT_EXT;
     init->flags2 |= direct_io_allow_mmap;

@@ -1,5 +1,6 @@
 // The tree: running VMs, what leads out of it, damaged limits, links across accounts.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/stat.h>
 
 #include <algorithm>

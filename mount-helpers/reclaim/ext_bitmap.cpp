@@ -1,16 +1,12 @@
 #include "mount-helpers/reclaim/ext_bitmap.hpp"
 
-#include <ext2fs/ext2fs.h>
 #include <fmt/core.h>
 
 #include <algorithm>
 #include <memory>
 
+#include "mount-helpers/reclaim/ext2fs.hpp"
 #include "mount-helpers/reclaim/ranges.hpp"
-
-extern "C" {
-#include <et/com_err.h>  // knows nothing of C++
-}
 
 namespace limaquota {
 namespace {

@@ -1,5 +1,6 @@
 """cmake --install, the Debian package in a clean chroot, /etc/fstab there, and an upgrade under what it mounts."""
 import glob
+import gzip
 import os
 import re
 import shutil
@@ -167,12 +168,53 @@ def test_the_package_installs_in_a_clean_chroot_works_by_fstab_and_purged_leaves
     expect(after == before, f"left: {after - before}, gone: {before - after}")
 
 
-def test_lintian_finds_no_error_in_the_package(new_home):
-    if not shutil.which("lintian"):
-        raise Skip("no lintian")
+def packed(new_home):
+    """The package and that of its debug symbols, and each unpacked."""
     directory = new_home().directory
     run("cpack", "--config", os.path.join(build_directory(), "CPackConfig.cmake"), "-B", directory)
-    [package] = glob.glob(os.path.join(directory, "*.deb"))
-    # It is no package of Debian's archive: no changelog, no address of a maintainer there.
-    run("lintian", "--allow-root", "--fail-on", "error,warning", "--suppress-tags",
-        "no-changelog,bogus-mail-host,copyright-without-copyright-notice", package)
+    packages = [*glob.glob(os.path.join(directory, "limaquota_*.deb")),
+                *glob.glob(os.path.join(directory, "limaquota-dbgsym_*.ddeb"))]
+    expect(len(packages) == 2, f"a package, and one of its symbols: {packages}")
+    trees = [package + ".tree" for package in packages]
+    for package, tree in zip(packages, trees):
+        run("dpkg-deb", "--raw-extract", package, tree)
+    return packages, trees
+
+
+def check_release(packages, tree):
+    """The package says for which release it was made."""
+    with open("/etc/os-release", encoding="utf-8") as file:
+        system = dict(line.rstrip().split("=", 1) for line in file if "=" in line)
+    release = (system.get("VERSION_ID") or system["VERSION_CODENAME"]).strip('"')
+    version = run("dpkg-deb", "-f", packages[0], "Version").strip()
+    name = {"debian": "deb"}.get(system["ID"], system["ID"])
+    expect(version.endswith(f"~{name}{release}"), f"version {version} on {system['ID']} {release}")
+    expect(f"_{version}_" in os.path.basename(packages[0]), f"the file's name: {packages[0]}")
+    with gzip.open(f"{tree}/usr/share/doc/limaquota/changelog.gz", "rt", encoding="utf-8") as file:
+        expect(file.readline().startswith(f"limaquota ({version}) "), "the newest entry of the changelog is of this version")
+    expect(run("dpkg-deb", "-f", packages[1], "Version").strip() == version, "the symbols are those of the same version")
+    depends = run("dpkg-deb", "-f", packages[1], "Depends").strip()
+    expect(depends == f"limaquota (= {version})", f"the symbols are for no other: {depends}")
+
+
+def check_symbols(tree, symbols):
+    """The program is stripped, and its symbols are in the package apart."""
+    program = f"{tree}/usr/bin/limaquota"
+    sections = run("readelf", "--wide", "--sections", program)
+    expect(".debug_info" not in sections and ".symtab" not in sections, f"not stripped: {sections}")
+    [build_id] = re.findall(r"Build ID: ([0-9a-f]+)", run("readelf", "--notes", program))
+    debug = f"{symbols}/usr/lib/debug/.build-id/{build_id[:2]}/{build_id[2:]}.debug"
+    expect(os.path.exists(debug), f"the symbols of {build_id} are not there: {files_below(symbols)}")
+    expect(".debug_info" in run("readelf", "--wide", "--sections", debug), "they are debug symbols")
+    expect("limaquota::Ledger" in run("nm", "--demangle", debug), "of this program")
+    # What its list of files says is so.
+    run("md5sum", "--check", "--quiet", "DEBIAN/md5sums", cwd=symbols)
+
+
+def test_the_packages_are_as_debian_wants_them(new_home):
+    if not shutil.which("lintian"):
+        raise Skip("no lintian")
+    packages, trees = packed(new_home)
+    check_release(packages, trees[0])
+    check_symbols(*trees)
+    run("lintian", "--allow-root", "--fail-on", "error,warning", *packages)
