@@ -1,7 +1,5 @@
 // `.usage/_metrics`
-#include <fmt/format.h>
-
-#include <iterator>
+#include <fmt/core.h>
 
 #include "accounting/escape.hpp"
 #include "accounting/usage_text.hpp"
@@ -9,7 +7,7 @@
 namespace limaquota {
 namespace {
 
-std::string size_or_inf(Bytes bytes) { return bytes.is_unlimited() ? "+Inf" : fmt::to_string(bytes.count()); }
+std::string size_or_inf(Bytes bytes) { return bytes.is_unlimited() ? "+Inf" : std::to_string(bytes.count()); }
 
 // One metric after the other: a line for HELP and TYPE each, then its samples, all with the label `home`.
 class Metrics {
@@ -17,13 +15,12 @@ class Metrics {
   explicit Metrics(std::string_view home) : home_(fmt::format("home=\"{}\"", escape_label(home))) {}
   void begin(std::string_view name, std::string_view type, std::string_view help) {
     name_ = name;
-    fmt::format_to(std::back_inserter(text_), "# HELP limaquota_{0} {2}\n# TYPE limaquota_{0} {1}\n", name,
-                   type, help);
+    text_ += fmt::format("# HELP limaquota_{0} {2}\n# TYPE limaquota_{0} {1}\n", name, type, help);
   }
   // `labels`: those beside `home`.
   void sample(std::string_view labels, std::string_view value) {
-    fmt::format_to(std::back_inserter(text_), "limaquota_{}{{{}{}{}}} {}\n", name_, home_,
-                   labels.empty() ? "" : ",", labels, value);
+    text_ +=
+        fmt::format("limaquota_{}{{{}{}{}}} {}\n", name_, home_, labels.empty() ? "" : ",", labels, value);
   }
   std::string take() { return std::move(text_); }
 

@@ -1,15 +1,13 @@
 #include "accounting/usage_text.hpp"
 
-#include <fmt/format.h>
-
-#include <iterator>
+#include <fmt/core.h>
 
 #include "accounting/escape.hpp"
 
 namespace limaquota {
 namespace {
 
-std::string size_or_max(Bytes bytes) { return bytes.is_unlimited() ? "max" : fmt::to_string(bytes.count()); }
+std::string size_or_max(Bytes bytes) { return bytes.is_unlimited() ? "max" : std::to_string(bytes.count()); }
 
 }  // namespace
 
@@ -40,21 +38,20 @@ std::string_view limit_file_of(const AccountFigures& account) {
 
 std::string usage_text(const AccountFigures& account) {
   std::string text;
-  const auto out = std::back_inserter(text);
-  fmt::format_to(out, "limit {}\nused {}\nreserved {}\n", size_or_max(account.limit), account.used.count(),
-                 account.reserved.count());
-  fmt::format_to(out, "available {}\nwritable {}\npeak {}\nvirtual {}\n", size_or_max(account.available),
-                 size_or_max(account.writable), account.peak.count(), account.virtual_size.count());
-  fmt::format_to(out, "state {}\nrefused_writes {}\nrefused_bytes {}\n", to_string(account.state),
-                 account.refused_writes, account.refused_bytes);
-  fmt::format_to(out, "growth_per_second {}\nseconds_to_full {}\n", account.growth_per_second,
-                 account.seconds_to_full ? fmt::to_string(*account.seconds_to_full) : "max");
-  fmt::format_to(out, "disk_line {}\nlimit_file {}\n", size_or_max(account.disk_line),
-                 limit_file_of(account));
-  if (account.loan) fmt::format_to(out, "loan {}\n", account.loan->count());
+  text += fmt::format("limit {}\nused {}\nreserved {}\n", size_or_max(account.limit), account.used.count(),
+                      account.reserved.count());
+  text += fmt::format("available {}\nwritable {}\npeak {}\nvirtual {}\n", size_or_max(account.available),
+                      size_or_max(account.writable), account.peak.count(), account.virtual_size.count());
+  text += fmt::format("state {}\nrefused_writes {}\nrefused_bytes {}\n", to_string(account.state),
+                      account.refused_writes, account.refused_bytes);
+  text += fmt::format("growth_per_second {}\nseconds_to_full {}\n", account.growth_per_second,
+                      account.seconds_to_full ? std::to_string(*account.seconds_to_full) : "max");
+  text +=
+      fmt::format("disk_line {}\nlimit_file {}\n", size_or_max(account.disk_line), limit_file_of(account));
+  if (account.loan) text += fmt::format("loan {}\n", account.loan->count());
   for (const DiskFigures& disk : account.disks) {
-    fmt::format_to(out, "disk name={} format={} allocated={} virtual={}\n", escape_name(disk.name),
-                   escape_name(disk.format), disk.allocated.count(), disk.virtual_size.count());
+    text += fmt::format("disk name={} format={} allocated={} virtual={}\n", escape_name(disk.name),
+                        escape_name(disk.format), disk.allocated.count(), disk.virtual_size.count());
   }
   return text;
 }

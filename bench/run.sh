@@ -9,7 +9,7 @@ case " $* " in *" --help "* | *" -h "*) exec python3 bench/run.py --help ;; esac
 groups=(build bench)
 case " $* " in *" --rows kernel "*) groups+=(kernel) ;; esac
 ./mount-helpers/install-needs.sh "${groups[@]}" >&2
-cmake --preset release >&2
+cmake --preset release -DLIMAQUOTA_BENCH=ON >&2
 cmake --build --preset release --target limaquota --target limaquota_unmetered --target limaquota_empty \
   --target micro_bench >&2
 bench/find-peers.sh >&2

@@ -1,29 +1,32 @@
 #!/bin/sh
 # Installs what limaquota needs, on Debian 12 and Ubuntu 24.04 or later: install-needs.sh GROUP...
-# Groups: build, package, demo, tests, bench, kernel, guest, lint. Prints what is missing before it installs it; does nothing where nothing is.
+# Groups: build, package, demo, unit, tests, bench, kernel, guest, lint. Prints what is missing before it installs it; does
+# nothing where nothing is.
 set -eu
 
 packages_of() {
   case $1 in
     build)
-      echo g++ cmake ninja-build pkg-config libfuse3-dev fuse3 liburing-dev libboost-container-dev libfmt-dev libgtest-dev \
-        libgmock-dev libbenchmark-dev libcli11-dev nlohmann-json3-dev libyaml-cpp-dev libcap-dev libext2fs-dev comerr-dev \
-        libblkid-dev libnbd-dev ccache
+      echo g++ cmake ninja-build pkg-config libfuse3-dev fuse3 liburing-dev libboost-container-dev libfmt-dev libcli11-dev \
+        nlohmann-json3-dev libyaml-cpp-dev libext2fs-dev comerr-dev libblkid-dev libnbd-dev
       ;;
+    unit) echo libgtest-dev libgmock-dev ;;
     package) echo dpkg-dev file gzip lintian ;;
-    bench) echo gcc g++ python3 util-linux e2fsprogs fio bindfs mergerfs qemu-utils tar findutils libfuse3-dev ;;
+    bench) echo libbenchmark-dev gcc g++ python3 util-linux e2fsprogs fio bindfs mergerfs qemu-utils tar findutils libfuse3-dev ;;
     kernel) echo linux-source make gcc bc bison flex libelf-dev libssl-dev kmod cpio xz-utils ;;
     demo) echo binutils qemu-system-x86 qemu-utils python3 fuse3 util-linux ;;
     tests)
       echo xfsprogs btrfs-progs e2fsprogs attr acl binutils qemu-system-x86 qemu-utils python3 openssh-client \
         openssh-server psmisc procps util-linux prometheus prometheus-node-exporter
       echo systemd mmdebstrap debian-archive-keyring git mandoc man-db bash zsh fish
+      packages_of unit
       packages_of package
+      echo libbenchmark-dev ccache
       ;;
     guest) echo debootstrap debian-archive-keyring dpkg xz-utils zstd e2fsprogs qemu-system-x86 qemu-utils python3 fuse3 util-linux ;;
     lint) echo clang-format clang-tidy ;;
     *)
-      echo "install-needs.sh: no group '$1' (build, package, demo, tests, bench, kernel, guest, lint)" >&2
+      echo "install-needs.sh: no group '$1' (build, package, demo, unit, tests, bench, kernel, guest, lint)" >&2
       return 1
       ;;
   esac
@@ -34,7 +37,7 @@ is_installed() {
 }
 
 [ $# -gt 0 ] || {
-  echo "usage: install-needs.sh build|package|demo|tests|bench|kernel|guest|lint ..." >&2
+  echo "usage: install-needs.sh build|package|demo|unit|tests|bench|kernel|guest|lint ..." >&2
   exit 2
 }
 command -v apt-get >/dev/null && command -v dpkg-query >/dev/null || {

@@ -62,7 +62,7 @@ Qmp::Qmp(const std::filesystem::path& socket, std::chrono::milliseconds deadline
     ::poll(nullptr, 0, 50);
   }
   next_line();  // the greeting
-  ask("qmp_capabilities");
+  tell("qmp_capabilities");
 }
 
 void Qmp::wait(short events) {
@@ -115,6 +115,8 @@ Json Qmp::ask(const std::string& command) {
   }
 }
 
+void Qmp::tell(const std::string& command) { ask(command); }
+
 std::string_view to_string(GuestState state) {
   switch (state) {
     case GuestState::running:
@@ -151,7 +153,7 @@ GuestAnswer ask_guest(const std::filesystem::path& socket, bool may_continue,
     Qmp qmp(socket, deadline);
     answer.state = guest_state(qmp);
     if (answer.state != GuestState::no_space || !may_continue) return answer;
-    qmp.ask("cont");
+    qmp.tell("cont");
     answer.continued = true;
     std::this_thread::sleep_for(next_refusal);
     answer.paused_again = guest_state(qmp) == GuestState::no_space;

@@ -30,6 +30,8 @@ class Qmp {
 
   // Says one thing and gives its "return"; events on the way are dropped. Throws QmpError.
   Json ask(const std::string& command);
+  // The same, where nothing is to be known but that QEMU did it.
+  void tell(const std::string& command);
 
  private:
   Json next_line();

@@ -6,7 +6,7 @@
 set -euo pipefail
 release=$1 work=$2 cache=$3 new=$4
 chroot=$cache/debian-$release
-groups=(build package demo)
+groups=(build unit package demo)
 needs=$work/source/mount-helpers/install-needs.sh
 nobody=65534
 here=$work/$release  # the release's own part of WORK; /work in the chroot
@@ -121,12 +121,10 @@ as_nobody=(setpriv --reuid $nobody --regid $nobody --clear-groups env HOME=/none
 
 # --- the steps ---
 
-# Optimized as users have it: only then the compiler sees all that it warns of. Of debug information the least that a
-# package of symbols can hold, since all of it takes two fifths of the time. What is installed needs not all that could be
-# built.
+# Optimized as users have it: only then the compiler sees all that it warns of. What is installed needs not all that could
+# be built.
 build() {
-  inside cmake -G Ninja -S . -B /work/build -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-    -DCMAKE_CXX_FLAGS_RELWITHDEBINFO='-O2 -g1 -DNDEBUG' -DLIMAQUOTA_WERROR=ON -DLIMAQUOTA_BENCH=OFF \
+  inside cmake -G Ninja -S . -B /work/build -DLIMAQUOTA_TESTS=ON -DLIMAQUOTA_WERROR=ON \
     -DCMAKE_SKIP_INSTALL_ALL_DEPENDENCY=ON >"$here/cmake.log" 2>&1 || {
     cat "$here/cmake.log"
     return 1

@@ -71,7 +71,7 @@ class Guest {
       throw Refusal(fmt::format("{} is paused, and {} lent to it make nothing writable: the host is full",
                                 name_, format_size(request_.loan)));
     }
-    Qmp(request_.vm.qmp_socket()).ask("cont");
+    Qmp(request_.vm.qmp_socket()).tell("cont");
   }
 
   // Runs a program in the guest; fails by Refusal where it does not end in time or the guest pauses too
