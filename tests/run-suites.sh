@@ -17,11 +17,9 @@ failed_parts() {
   awk '/^\[ RUN      \]/ { part = "" } { part = part $0 "\n" } /^\[  FAILED  \] .*\([0-9]+ ms\)$/ { printf "%s", part }' "$1"
 }
 
-# Counts what GoogleTest printed. A binary that died, or failed without naming a test, is one failure. A few failures are
-# tried once more, by themselves: what passes then was disturbed by the other lane, and is named.
+# Counts what GoogleTest printed. A binary that died, or failed without naming a test, is one failure.
 count_gtest() {
-  local log=$1 status=$2 p f s names
-  shift 2
+  local log=$1 status=$2 p f s
   p=$(grep -cE '\[       OK \] .*\([0-9]+ ms\)$' "$log" || true)
   f=$(grep -cE '\[  FAILED  \] .*\([0-9]+ ms\)$' "$log" || true)
   s=$(grep -cE '\[  SKIPPED \] .*\([0-9]+ ms\)$' "$log" || true)
@@ -31,19 +29,7 @@ count_gtest() {
       tee -a "$log"
     { echo "-- $preset, ${log##*/}"; tail -n 30 "$log"; } >>"$work/failures"
   fi
-  rm -f "$log.again"  # of another preset
-  if [ "$status" -eq 1 ] && [ "$f" -gt 0 ] && [ "$f" -le 5 ]; then
-    names=$(sed -nE 's/^\[  FAILED  \] ([^ ,]+),? .*\([0-9]+ ms\)$/\1/p' "$log" | paste -sd:)
-    echo "trying again: $names"
-    # Without a name nothing would be run, and pass.
-    if [ -n "$names" ] && "$@" "--gtest_filter=$names" >"$log.again" 2>&1; then
-      echo "PASSED AT THE SECOND TRY: $names"
-      p=$((p + f)) f=0
-    else
-      cat "$log.again" 2>/dev/null || true
-    fi
-  fi
-  if [ "$f" -gt 0 ] || [ -s "$log.again" ]; then
+  if [ "$f" -gt 0 ]; then
     { echo "-- $preset, ${log##*/}"; failed_parts "$log" | tail -n 60; } >>"$work/failures"
   fi
   echo "$p $f $s" >>"$work/counts"
@@ -74,7 +60,7 @@ run_gtest() {
   "$@" "${options[@]}" 2>&1 | tee "$log" | grep --line-buffered -vE '^\[( RUN      |-{10}|={10})\]|^Note: Google|^$'
   status=${PIPESTATUS[0]}
   set -e
-  count_gtest "$log" "$status" "$@"
+  count_gtest "$log" "$status"
 }
 
 # In this mount namespace only: an ordinary user may open /dev/fuse, as distributions have it.
@@ -102,8 +88,8 @@ run_scripted() {
   line=$(sed -nE 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$log" | tail -n 1)
   if [ -z "$line" ]; then line="0 1 0"; fi
   if [ "$status" -ne 0 ] && [[ $line =~ ^[0-9]+\ 0\  ]]; then line="0 1 0"; fi
-  if [ "$status" -ne 0 ] || grep -q '^PASSED AT THE SECOND TRY' "$log"; then
-    { echo "-- $preset, $name"; grep -E '^(not ok|PASSED AT)' "$log" || tail -n 20 "$log"; } >>"$work/failures"
+  if [ "$status" -ne 0 ]; then
+    { echo "-- $preset, $name"; grep '^not ok' "$log" || tail -n 20 "$log"; } >>"$work/failures"
   fi
   echo "$line" >>"$work/counts"
 }
