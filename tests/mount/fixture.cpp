@@ -49,10 +49,18 @@ OvershootWatch::~OvershootWatch() {
 
 void OvershootWatch::run() {
   while (!ending_) {
-    largest_ = std::max<uint64_t>(largest_, home_.du(account_));
+    sample();
     ++samples_;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
+}
+
+// A sum is a sum of several moments: one that would be the largest so far is looked at twice.
+void OvershootWatch::sample() {
+  const uint64_t sum = home_.du(account_);
+  if (sum <= largest_) return;
+  const std::vector<fs::path> directories = home_.directories(account_);
+  largest_ = std::max<uint64_t>(largest_, directories.empty() ? sum : held_at_least(directories));
 }
 
 uint64_t OvershootWatch::stop() {
