@@ -15,7 +15,7 @@ packages_of() {
     demo) echo binutils qemu-system-x86 qemu-utils python3 fuse3 util-linux ;;
     tests)
       echo xfsprogs btrfs-progs e2fsprogs attr acl binutils qemu-system-x86 qemu-utils python3 openssh-client \
-        openssh-server psmisc procps util-linux prometheus prometheus-node-exporter
+        openssh-server psmisc procps util-linux prometheus prometheus-node-exporter libfaketime
       echo systemd mmdebstrap dpkg-dev lintian mandoc man-db bash zsh fish
       ;;
     guest) echo debootstrap debian-archive-keyring dpkg xz-utils zstd e2fsprogs qemu-system-x86 qemu-utils python3 fuse3 util-linux ;;

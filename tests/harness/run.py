@@ -62,7 +62,7 @@ def run_test(function, limaquota, workdir):
         outcome, why = "not ok", traceback.format_exc()
     for home in homes:
         if outcome == "not ok" and os.path.exists(os.path.join(home.directory, "log")):
-            why += f" [log: {home.log().strip()}]"
+            why += f" [log: {home.log().strip()[-2000:]}]"
         home.abandon()
         try:
             home.remove()
