@@ -232,12 +232,22 @@ std::string within_patience(const std::string& command) {
   return "timeout " + std::to_string(patience.count()) + " " + command;
 }
 
+namespace {
+
+int failures_so_far() {
+  const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
+  return test == nullptr ? 0 : test->result()->total_part_count();
+}
+
+}  // namespace
+
 bool eventually(const std::function<bool()>& condition) {
+  const int failures = failures_so_far();
   const auto deadline = std::chrono::steady_clock::now() + patience;
   // Soon at first, since most come at once.
   std::chrono::milliseconds pause{1};
   while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
+    if (std::chrono::steady_clock::now() > deadline || failures_so_far() > failures) return false;
     std::this_thread::sleep_for(pause);
     pause = std::min(2 * pause, std::chrono::milliseconds(20));
   }

@@ -95,7 +95,8 @@ std::string quoted(const std::filesystem::path& path);
 inline constexpr std::chrono::seconds patience{120};
 // The command line, ended with status 124 once the patience is over.
 std::string within_patience(const std::string& command);
-// Polls until `condition` holds; false where the test's patience was over before.
+// Polls until `condition` holds; false where the test's patience was over before, or the test failed
+// meanwhile.
 bool eventually(const std::function<bool()>& condition);
 
 }  // namespace limaquota::mount_tests
