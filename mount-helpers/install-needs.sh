@@ -17,7 +17,7 @@ packages_of() {
     demo) echo binutils qemu-system-x86 qemu-utils python3 fuse3 util-linux ;;
     tests)
       echo xfsprogs btrfs-progs e2fsprogs attr acl binutils qemu-system-x86 qemu-utils python3 openssh-client \
-        openssh-server psmisc procps util-linux prometheus prometheus-node-exporter
+        openssh-server psmisc procps util-linux prometheus prometheus-node-exporter libfaketime
       echo systemd mmdebstrap debian-archive-keyring git mandoc man-db bash zsh fish
       packages_of unit
       packages_of package

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # lint.sh format: clang-format on every source, changing nothing.
-# lint.sh tidy BUILD: clang-tidy on the sources that changed since the last common commit with the main branch (on it:
-# since the last commit), or on all where there is none. BUILD holds compile_commands.json.
+# lint.sh tidy [REVISION]: clang-tidy on the sources that changed since REVISION, else since the last common commit with the
+# main branch (on it: since the last commit), or on all where there is none. It reads each source without a precompiled
+# header, so that each has to include what it uses.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,8 +14,8 @@ changed_since() {
 
 # A changed header is checked through the sources that include it.
 changed_sources() {
-  local base file
-  base=$(git merge-base HEAD origin/HEAD 2>/dev/null || true)
+  local base=${1:-} file
+  [ -n "$base" ] || base=$(git merge-base HEAD origin/HEAD 2>/dev/null || true)
   if [ -z "$base" ] || [ "$base" = "$(git rev-parse HEAD 2>/dev/null)" ]; then
     base=$(git rev-parse --verify --quiet HEAD~ || true)
   fi
@@ -32,6 +33,10 @@ changed_sources() {
 
 case ${1:-} in
   format) sources | xargs clang-format --dry-run -Werror ;;
-  tidy) changed_sources | xargs -r -P "$(nproc)" -n 1 clang-tidy --quiet -p "${2:?}" ;;
-  *) sed -n '2,4s/^# //p' "$0" >&2; exit 2 ;;
+  tidy)
+    cmake --preset release -B build/lint -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON -DCCACHE=OFF -DLIMAQUOTA_TESTS=ON \
+      -DLIMAQUOTA_BENCH=ON >/dev/null
+    changed_sources "${2:-}" | xargs -r -P "$(nproc)" -n 1 clang-tidy --quiet -p build/lint
+    ;;
+  *) sed -n '2,5s/^# //p' "$0" >&2; exit 2 ;;
 esac

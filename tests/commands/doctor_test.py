@@ -60,7 +60,7 @@ def test_a_healthy_mount_has_no_problem_and_a_line_for_each_part(new_home):
     expect(any(f["text"].startswith(f"Linux {release} ") for f in findings), f"not this kernel: {findings}")
     # Mounts elsewhere, which come and go with other tests, are told of too.
     wait_for(lambda: len(home.run("doctor", "--home", home.mountpoint).splitlines()) == len(examine(home, 0)),
-             "a line for each finding", 30)
+             "a line for each finding")
     home.close()
 
 
@@ -177,7 +177,7 @@ def test_a_filesystem_mounted_inside_is_a_problem(new_home):
     finally:
         home.run("umount", inside)
     expect_finding(findings, "problem", "tree", f"is mounted inside, at {inside}", f"umount {inside}")
-    wait_for(lambda: not os.path.ismount(inside), "unmounted", 10)
+    wait_for(lambda: not os.path.ismount(inside), "unmounted")
 
 
 def test_limas_units_that_do_not_wait_for_the_mount_are_a_problem(new_home):

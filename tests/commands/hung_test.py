@@ -9,9 +9,7 @@ import subprocess
 import threading
 import time
 
-from harness import expect, wait_for
-
-TOO_LONG = 20.0  # seconds; the daemon is waited for 5 s
+from harness import DEADLINE, expect, wait_for
 
 
 def hung_home(new_home, in_place=True):
@@ -35,18 +33,15 @@ def is_held(home):
 
 def close(home):
     """What was left alone gets its answer a moment later than the daemon goes on, and ends."""
-    wait_for(lambda: not is_held(home), "nobody waits any more", 20)
+    wait_for(lambda: not is_held(home), "nobody waits any more")
     home.close()
 
 
-def run_timed(home, *words, environment=None, status=1):
-    """What the command said, and whether no more than one line of it was on standard error."""
-    started = time.monotonic()
-    result = subprocess.run([home.limaquota, *words], capture_output=True, text=True, check=False, timeout=100,
+def run_hung(home, *words, environment=None, status=1):
+    """What the command said, which ends while the daemon still hangs, with no more than one line on standard error."""
+    result = subprocess.run([home.limaquota, *words], capture_output=True, text=True, check=False, timeout=DEADLINE,
                             env={**os.environ, **(environment or {})})
-    took = time.monotonic() - started
     expect(result.returncode == status, f"{words}: status {result.returncode}: {result.stdout}{result.stderr}")
-    expect(took < TOO_LONG, f"{words} took {took:.0f} s")
     expect(result.stderr.count("\n") <= 1, f"{words}: more than one line: {result.stderr}")
     return result.stdout + result.stderr
 
@@ -66,12 +61,12 @@ def test_every_command_says_so_and_ends(new_home):
                     ("mount", home.mountpoint + "/"), ("umount", home.mountpoint), ("plan", *at), ("__stop-vms", *at),
                     ("status", "--watch", *at))
         with concurrent.futures.ThreadPoolExecutor(len(commands)) as pool:  # each waits for 5 s
-            for text in pool.map(lambda words: run_timed(home, *words), commands):
+            for text in pool.map(lambda words: run_hung(home, *words), commands):
                 says_so(text, home)
         with open(output, encoding="ascii") as file:
             text = file.read()
         expect(re.search(r"^limaquota_up\{.*\} 0$", text, re.M), f"the metrics do not say that it is down: {text}")
-        run_timed(home, "__complete", "--", "status", "--home", home.mountpoint, "", status=0)
+        run_hung(home, "__complete", "--", "status", "--home", home.mountpoint, "", status=0)
     finally:
         home.signal_worker(signal.SIGCONT)
     close(home)
@@ -86,7 +81,7 @@ def test_a_question_that_the_daemon_has_taken_holds_nobody(new_home):
         for _ in range(40):
             home.signal_worker(signal.SIGCONT)
             home.signal_worker(signal.SIGSTOP)
-        text, _ = process.communicate(timeout=TOO_LONG)
+        text, _ = process.communicate(timeout=DEADLINE)
         expect(process.returncode in (0, 1), text)
         if process.returncode == 1:
             says_so(text, home)
@@ -108,18 +103,15 @@ class Lines:
         return sum(words in line for line in self.lines)
 
     def end(self, number):
-        """How long it took."""
-        started = time.monotonic()
         self.process.send_signal(number)
-        status = self.process.wait(60)
-        took = time.monotonic() - started
+        status = self.process.wait(DEADLINE)
+        self._thread.join(DEADLINE)
         expect(status == 0, f"status {status}: {self.lines}")
-        return took
 
 
 def lines_of_watch(home):
     watch = Lines([home.limaquota, "watch", "--home", home.mountpoint])
-    wait_for(lambda: watch.count("does not answer") > 0, f"watch says it: {watch.lines}", 30)
+    wait_for(lambda: watch.count("does not answer") > 0, lambda: f"watch says it: {watch.lines}")
     return watch
 
 
@@ -134,22 +126,20 @@ def test_watch_says_it_once_and_when_it_answers_again(new_home):
             children = file.read().split()
         expect(len(children) == 1, f"its questions pile up: {children}")
         home.signal_worker(signal.SIGCONT)
-        wait_for(lambda: watch.count("answers again") == 1, f"watch says that it answers: {watch.lines}", 30)
-        took = watch.end(signal.SIGTERM)
-        expect(took < 3, f"it ended only after {took:.1f} s")
+        wait_for(lambda: watch.count("answers again") == 1, lambda: f"watch says that it answers: {watch.lines}")
+        watch.end(signal.SIGTERM)
     finally:
         watch.process.kill()
         home.signal_worker(signal.SIGCONT)
     close(home)
 
 
-def test_watch_ends_at_once_while_the_daemon_hangs(new_home):
+def test_watch_ends_while_the_daemon_hangs(new_home):
     for number in (signal.SIGTERM, signal.SIGINT):
         home = hung_home(new_home)
         watch = lines_of_watch(home)
         try:
-            took = watch.end(number)
-            expect(took < 2, f"it ended only after {took:.1f} s")
+            watch.end(number)
             expect(len(watch.lines) == 1, f"said more: {watch.lines}")
         finally:
             watch.process.kill()
@@ -177,11 +167,11 @@ def test_a_stop_whose_daemon_hangs_says_so_and_can_be_ended(new_home):
     stop = Lines(["env", f"PATH={home.directory}/bin:{os.environ['PATH']}", home.limaquota, "stop", "vm", "--home",
                   home.mountpoint])
     try:
-        wait_for(lambda: os.path.exists(os.path.join(home.directory, "called")), "limactl is called", 30)
+        wait_for(lambda: os.path.exists(os.path.join(home.directory, "called")), "limactl is called")
         home.signal_worker(signal.SIGSTOP)
-        wait_for(lambda: stop.count("does not answer") == 1, f"stop says it: {stop.lines}", 30)
+        wait_for(lambda: stop.count("does not answer") == 1, lambda: f"stop says it: {stop.lines}")
         stop.process.send_signal(signal.SIGINT)
-        expect(stop.process.wait(TOO_LONG) == 1, f"interrupted: {stop.lines}")
+        expect(stop.process.wait(DEADLINE) == 1, f"interrupted: {stop.lines}")
     finally:
         stop.process.kill()
         home.signal_worker(signal.SIGCONT)

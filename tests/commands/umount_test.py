@@ -87,7 +87,7 @@ def test_lazy_leaves_what_is_open_within_its_limit_and_out_of_reach(new_home):
         os.close(disk)
         listener.close()
         end(qemu)
-    wait_for(lambda: home.daemon_status() == 0, f"the daemon ends with the last file: {home.log()}", 10)
+    wait_for(lambda: home.daemon_status() == 0, lambda: f"the daemon ends with the last file: {home.log()}")
 
 
 def test_clears_a_dead_mount(new_home):

@@ -46,9 +46,10 @@ class FaultTest : public ::testing::TestWithParam<FaultCase> {
   virtual bool mounts_by_itself() const { return true; }
   void faults_on() { faults_on(GetParam().rules); }
   void faults_on(std::string_view rules);
-  void faults_off();  // none is injected any more when this returns
+  void faults_off() { faults_on(""); }
+  // By the worker that was given one last.
   uint64_t injected() const;
-  // used == du of every account within 5 seconds, though nobody looks anything up through the mount.
+  // used == du of every account comes, though nobody looks anything up through the mount.
   void expect_figures_come_right();
   // How many operations a test makes, and the seed of its random numbers.
   static uint64_t operations();

@@ -10,7 +10,6 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <fstream>
 #include <map>
@@ -163,7 +162,7 @@ TEST_P(KilledAtACall, NothingIsSeenOfIt) {
   }
   faults_off();
   EXPECT_EQ(listing(vm_ / "twin"), listing(twin));
-  EXPECT_TRUE(home().comes_to_rest("vm", 30));
+  EXPECT_TRUE(home().comes_to_rest("vm"));
 }
 
 const std::vector<std::string> killed_calls = {"openat_create:kill:3",
@@ -206,15 +205,13 @@ TEST_P(KillOfTheDoubtful, FiguresComeRight) {
     ASSERT_LT(i, 100'000U) << "memory never lacks";
   }
   faults_off();
-  EXPECT_TRUE(eventually([&] { return restarts() > 0; }, 30));
+  EXPECT_TRUE(eventually([&] { return restarts() > 0; }));
   // Of a file that was removed, or renamed over, with an error the kernel lets go when it looks at the name
   // again.
-  EXPECT_TRUE(eventually(
-      [&] {
-        Operations::look_at_all_names(vm_ / "twin");
-        return home().comes_to_rest("vm", 1);
-      },
-      30));
+  EXPECT_TRUE(eventually([&] {
+    Operations::look_at_all_names(vm_ / "twin");
+    return home().is_at_rest("vm");
+  }));
 }
 
 INSTANTIATE_TEST_SUITE_P(Fault, KillOfTheDoubtful,
@@ -328,28 +325,40 @@ class KillOfHangingWorker : public FaultTest {
       std::array<char, 16> target{};
       (void)!::readlink(link.c_str(), target.data(), target.size());
     });
-    ::usleep(300'000);
-    std::ofstream(scratch_->path() / "faults").close();
+    ASSERT_TRUE(eventually([this] { return injected() > 0; }));
+    faults_off();
   }
   void TearDown() override {
     if (reader_.joinable()) reader_.join();
     FaultTest::TearDown();
+  }
+  // Whether the daemon's process that asks is in the kernel, where it waits for the worker.
+  bool prober_waits() {
+    const std::string daemon = std::to_string(home().daemon());
+    std::ifstream children("/proc/" + daemon + "/task/" + daemon + "/children");
+    for (std::string child, name, where; children >> child;) {
+      std::getline(std::ifstream("/proc/" + child + "/comm"), name);
+      std::getline(std::ifstream("/proc/" + child + "/wchan"), where);
+      if (name == "limaquota-probe" && where.find("request_wait") != std::string::npos) return true;
+    }
+    return false;
   }
   std::thread reader_;
 };
 
 TEST_P(KillOfHangingWorker, IsReplaced) {
   const pid_t worker = home().worker();
-  EXPECT_TRUE(eventually([&] { return home().worker() > 0 && home().worker() != worker; }, 60));
+  EXPECT_TRUE(eventually([&] { return home().worker() > 0 && home().worker() != worker; }));
   reader_.join();
   EXPECT_EQ(home().figure("_host", "worker_restarts"), 1U);
 }
 
+// Nor does what asks the mount meanwhile whether it answers, and is told nothing.
 TEST_P(KillOfHangingWorker, DoesNotKeepSigtermWaiting) {
-  ::usleep(3'000'000);  // somebody asks the mount meanwhile whether it answers
-  const auto start = std::chrono::steady_clock::now();
+  ASSERT_TRUE(eventually([this] { return prober_waits(); }));
   EXPECT_EQ(home().end_with_signal(SIGTERM), 0);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30));
+  EXPECT_EQ(home().log().find("has not answered"), std::string::npos)
+      << "the end waited until it was replaced";
 }
 
 INSTANTIATE_TEST_SUITE_P(Fault, KillOfHangingWorker, ::testing::ValuesIn(on({"ext4"}, {"readlink:hang:1"})),
@@ -383,7 +392,8 @@ TEST_P(KilledForAnUpgrade, GoesBackWhereItDoesNotServe) {
   });
   EXPECT_EQ(upgrade(), 2) << "failed";
   EXPECT_NE(home().log().find("going back"), std::string::npos);
-  EXPECT_EQ(serving(), limaquota_binary());
+  // It is told of before it is done: the program that is executed cannot tell.
+  EXPECT_TRUE(eventually([this] { return serving() == limaquota_binary(); })) << serving();
   fs::remove(faults_of_new);
   EXPECT_EQ(upgrade(), 0);
   EXPECT_EQ(serving(), binary_);
@@ -406,12 +416,10 @@ TEST_P(SlowTakeover, IsNoHang) {
   const pid_t worker = home().worker();
   ASSERT_TRUE(kill_worker(home()));
   EXPECT_TRUE(eventually([&] { return home().worker() > 0 && home().worker() != worker; }));
-  const auto start = std::chrono::steady_clock::now();
   EXPECT_EQ(write_range(disk.get(), 0, MiB).error, 0);
-  EXPECT_GT(std::chrono::steady_clock::now() - start, std::chrono::seconds(12));
-  faults_on("");
+  faults_off();
   EXPECT_EQ(home().figure("_host", "worker_restarts"), 1U);
-  EXPECT_NE(home().log().find("still reads the home"), std::string::npos);
+  EXPECT_NE(home().log().find("still reads the home"), std::string::npos) << "it did not take that long";
 }
 
 INSTANTIATE_TEST_SUITE_P(Fault, SlowTakeover, ::testing::ValuesIn(on({"ext4"}, {"getdents:slow:1"})),

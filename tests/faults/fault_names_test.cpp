@@ -88,7 +88,7 @@ class FaultyNames : public FaultTest {
   // Where LIMAQUOTA_FAULT_TRACE is set: tells after which operation a figure went wrong and stayed so.
   bool still_exact(const std::string& what) {
     for (const std::string& account : home().accounts()) {
-      if (home().comes_to_rest(account, 1)) continue;
+      if (home().comes_to_rest(account)) continue;
       ADD_FAILURE() << account << " is wrong after " << what << ": used " << home().used(account) << ", du "
                     << home().du(account);
       return false;

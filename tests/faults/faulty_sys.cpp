@@ -1,6 +1,7 @@
 #include "tests/faults/faulty_sys.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,7 +19,6 @@ namespace limaquota {
 namespace {
 
 using namespace std::chrono_literals;
-constexpr auto read_again_after = 5ms;
 
 // In a signal handler: the thread is held until the process ends.
 void hold(int /*signal*/) {
@@ -50,7 +50,11 @@ FaultySys::FaultySys(std::string control_file, uint64_t seed)
 }
 
 void FaultySys::read_control_file() {
-  read_at_ = std::chrono::steady_clock::now();
+  struct stat status {};
+  const bool there = ::stat(control_file_.c_str(), &status) == 0;
+  const int64_t version = there ? status.st_mtim.tv_sec * 1'000'000'000 + status.st_mtim.tv_nsec : no_version;
+  if (version == version_) return;
+  version_ = version;
   rules_.clear();
   std::ifstream file(control_file_);
   for (std::string line; std::getline(file, line);) {
@@ -63,9 +67,9 @@ void FaultySys::read_control_file() {
     rule.one_in = static_cast<unsigned>(std::stoul(line.substr(second + 1)));
     rules_.push_back(std::move(rule));
   }
-  if (injected_ != told_) std::ofstream(control_file_ + ".count") << injected_ << "\n";
-  told_ = injected_;
 }
+
+void FaultySys::tell_count() const { std::ofstream(control_file_ + ".count") << injected_ << "\n"; }
 
 FaultySys::Fault FaultySys::fault_named(std::string_view text) {
   Fault fault;
@@ -97,12 +101,13 @@ FaultySys::Fault FaultySys::next(std::string_view call) {
   const std::lock_guard lock(mutex_);
   if (process_ != ::getpid()) {
     process_ = ::getpid();
-    random_.seed(seed_ + static_cast<uint64_t>(process_));
+    random_.seed(seed_ + (handover == nullptr ? 0 : handover->restarts.load()));
   }
-  if (std::chrono::steady_clock::now() - read_at_ >= read_again_after) read_control_file();
+  read_control_file();
   for (const Rule& rule : rules_) {
     if (rule.call != call || rule.one_in == 0 || random_() % rule.one_in != 0) continue;
     ++injected_;
+    tell_count();
     return rule.fault;
   }
   return {};

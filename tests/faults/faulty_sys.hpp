@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <mutex>
 #include <random>
 #include <string>
@@ -20,9 +19,8 @@ namespace limaquota {
 // serves; `hang` holds all its threads for ever; `slow` has the call take three seconds; `memory` throws
 // std::bad_alloc instead of the call, `late memory` after it. CALL is the name of a
 // function of Sys, and for openat one of openat_path (O_PATH), openat_create, openat_write, openat_read.
-// The file is read again every 5 ms; empty or absent: no faults. `<file>.count` says how many were injected
-// that did not end the process.
-// Thread safety: as Sys.
+// The file is read again where its time of modification is another; empty or absent: no faults. Before a
+// fault is injected `<file>.count` says how many this process has been given with it. Thread safety: as Sys.
 class FaultySys : public Sys {
  public:
   FaultySys(std::string control_file, uint64_t seed);
@@ -74,21 +72,23 @@ class FaultySys : public Sys {
   // Does what is no error; then `fault` says how the call goes on.
   static void suffer(Fault& fault);
   void read_control_file();
+  void tell_count() const;
   template <class Call>
   auto with_fault(std::string_view name, Call call) -> decltype(call());
   template <class Call>
   Result<size_t> counted_with_fault(std::string_view name, size_t size, Call call);
 
+  static constexpr int64_t no_version = -1;
+
   const std::string control_file_;
   std::mutex mutex_;
   const uint64_t seed_;
   // guarded by mutex_
-  pid_t process_ = 0;  // whose random numbers they are: each worker has its own
+  pid_t process_ = 0;  // whose random numbers they are: each worker has its own, the same in each run
   std::mt19937_64 random_;
   std::vector<Rule> rules_;
-  std::chrono::steady_clock::time_point read_at_;
+  int64_t version_ = no_version;  // of the control file: when it was modified, in nanoseconds
   uint64_t injected_ = 0;
-  uint64_t told_ = 0;
 };
 
 }  // namespace limaquota

@@ -4,6 +4,11 @@ import os
 import socket
 import threading
 
+# What a QEMU says whose guest is paused for space, and is so again when it was told to go on.
+PAUSED_AGAIN = b"""{"QMP": {}}\n{"return": {}}
+{"return": {"status": "io-error"}}\n{"return": [{"io-status": "nospace"}]}\n{"return": {}}
+{"return": {"status": "io-error"}}\n{"return": [{"io-status": "nospace"}]}\n"""
+
 
 @contextlib.contextmanager
 def silent_socket(path):

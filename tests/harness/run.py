@@ -25,7 +25,6 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from harness import Broken, Home, Skip  # noqa: E402 (needs the path above)
 
-MOST_TRIED_AGAIN = 5
 RUN = {}  # name: arguments of run_test; filled before the processes are forked, since functions cannot be sent to them
 NEEDED = ("qemu-system-x86_64", "qemu-img", "as", "ld")
 
@@ -63,7 +62,7 @@ def run_test(function, limaquota, workdir):
         outcome, why = "not ok", traceback.format_exc()
     for home in homes:
         if outcome == "not ok" and os.path.exists(os.path.join(home.directory, "log")):
-            why += f" [log: {home.log().strip()}]"
+            why += f" [log: {home.log().strip()[-2000:]}]"
         home.abandon()
         try:
             home.remove()
@@ -81,19 +80,11 @@ def timed(name):
 
 
 def run_all(tests, limaquota, workdir, at_once):
-    """A few that fail are tried once more, alone: what passes then was disturbed by others, and is named."""
+    """Name to (outcome, why)."""
     RUN.update({name: (function, limaquota, workdir) for name, function in tests.items()})
     fork = multiprocessing.get_context("fork")
     with concurrent.futures.ProcessPoolExecutor(at_once, mp_context=fork) as pool:
-        results = {name: (outcome, why) for name, outcome, why in pool.map(timed, tests)}
-    failed = [name for name, (outcome, _) in results.items() if outcome == "not ok"]
-    if len(failed) <= MOST_TRIED_AGAIN:
-        for name in failed:
-            print(f"trying again: {name}", flush=True)
-            results[name] = timed(name)[1:]
-            if results[name][0] == "ok":
-                print(f"PASSED AT THE SECOND TRY: {name}", flush=True)
-    return results
+        return {name: (outcome, why) for name, outcome, why in pool.map(timed, tests)}
 
 
 def why_skip():

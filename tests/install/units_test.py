@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 
-from harness import Skip, expect, wait_for
+from harness import DEADLINE, Skip, expect, wait_for
 
 USER = pwd.getpwnam("nobody")
 SYSTEMD = "/usr/lib/systemd/systemd"
@@ -84,7 +84,7 @@ class Login:
                 ["unshare", "--mount", "--propagation", "private", "sh", "-euc", script, "sh",
                  *self.as_user(SYSTEMD, "--user", "--log-target=console")], stdout=log, stderr=log)
         wait_for(lambda: self.manager.poll() is not None or self.call("systemctl", "--user", "is-system-running")[0] == 0,
-                 "the user manager runs", 30)
+                 "the user manager runs")
         if self.manager.poll() is not None:
             raise Skip(f"systemd --user does not run here: {self.manager_log()[-300:]}")
         return self
@@ -92,11 +92,11 @@ class Login:
     def __exit__(self, *_):
         self.manager.send_signal(signal.SIGTERM)
         try:
-            self.manager.wait(30)
+            self.manager.wait(DEADLINE)
         except subprocess.TimeoutExpired:
             self.manager.kill()
             self.manager.wait()
-        until = time.monotonic() + 20
+        until = time.monotonic() + DEADLINE
         while any(os.path.exists(group) for group in self.groups) and time.monotonic() < until:
             for group in self.groups:
                 for directory, _, _ in os.walk(group, topdown=False):
@@ -152,7 +152,7 @@ def test_enabled_the_mount_is_there_and_stopping_it_stops_its_vms_first(new_home
         refused = login.run(login.limaquota, "disable", status=1)
         expect("limactl stop vm" in refused and vm.poll() is None, refused)
         login.run("systemctl", "--user", "stop", "limaquota.service")
-        expect(vm.wait(30) == -signal.SIGTERM, "the VM was ended")
+        expect(vm.wait(DEADLINE) == -signal.SIGTERM, "the VM was ended")
         expect("stop vm mounted" in login.limactl_calls(), f"through limactl, mounted: {login.limactl_calls()}")
         expect(not login.is_mounted() and login.show("Result") == "success", f"Result {login.show('Result')}")
         login.run(login.limaquota, "disable")
@@ -164,11 +164,11 @@ def test_a_crash_is_followed_by_a_mount_and_an_unmount_by_hand_by_none(new_home)
         login.run(login.limaquota, "enable")
         first = login.show("MainPID")
         os.kill(int(first), signal.SIGKILL)
-        wait_for(lambda: login.show("MainPID") not in ("0", first) and login.is_mounted(), "it is mounted again", 60)
+        wait_for(lambda: login.show("MainPID") not in ("0", first) and login.is_mounted(), "it is mounted again")
         if " watch " in login.run(login.limaquota, "--help"):
-            wait_for(lambda: login.show("ActiveState", "limaquota-watch.service") == "active", "it is watched again", 30)
+            wait_for(lambda: login.show("ActiveState", "limaquota-watch.service") == "active", "it is watched again")
         login.run(login.limaquota, "umount")
-        wait_for(lambda: login.show("ActiveState") == "inactive", "the unit is inactive", 30)
+        wait_for(lambda: login.show("ActiveState") == "inactive", "the unit is inactive")
         expect(login.show("Result") == "success" and not login.is_mounted(), f"Result {login.show('Result')}")
         expect(login.limactl_calls() == [], "no VM was looked for")
 
@@ -184,7 +184,7 @@ def test_limas_own_units_start_no_vm_on_the_bare_tree(new_home):
             file.write(f"[Service]\nExecStart={login.bin}/start-vm %i\nType=simple\nTimeoutSec=10\n")
         login.run("systemctl", "--user", "daemon-reload")
         login.run("systemctl", "--user", "start", "lima-vm@vm.service")
-        wait_for(lambda: os.path.exists(os.path.join(login.home, "mounted")), "it started, on the mount", 30)
+        wait_for(lambda: os.path.exists(os.path.join(login.home, "mounted")), "it started, on the mount")
         login.run("systemctl", "--user", "stop", "limaquota.service")
         expect(login.show("ActiveState", "lima-vm@vm.service") == "inactive", "it stops with the mount")
         # A mount that is refused starts no VM either.
@@ -205,11 +205,11 @@ def test_metrics_are_written_again_and_again(new_home):
             raise Skip("no command metrics")
         login.run(login.limaquota, "enable", "--metrics", login.home)
         file = os.path.join(login.home, "limaquota-nobody.prom")
-        wait_for(lambda: os.path.exists(file), "the file is there", 30)
+        wait_for(lambda: os.path.exists(file), "the file is there")
         with open(file, encoding="utf-8") as text:
             expect("limaquota_" in text.read(), "metrics")
         first = os.stat(file).st_ino, os.stat(file).st_mtime_ns
         wait_for(lambda: os.path.exists(file) and (os.stat(file).st_ino, os.stat(file).st_mtime_ns) != first,
-                 "it is written anew", 60)
+                 "it is written anew")
         login.run(login.limaquota, "disable")
         expect(not os.path.exists(file), "nothing stale is left for the collector")

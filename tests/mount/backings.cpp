@@ -1,9 +1,7 @@
 #include "tests/mount/backings.hpp"
 
 #include <fcntl.h>
-#include <linux/loop.h>
 #include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -37,14 +35,13 @@ std::string make_command(const Filesystem& filesystem) {
          "'umount --all --lazy --types fuse.limaquota; exec mkfs.btrfs -q \"$0\"'";
 }
 
-// A bare container's /dev may lack the node of the next free loop device.
-void ensure_loop_node() {
-  const Fd control(::open("/dev/loop-control", O_RDWR | O_CLOEXEC));
-  const int number = ::ioctl(control.get(), LOOP_CTL_GET_FREE);
-  if (number < 0) return;
-  const std::string node = "/dev/loop" + std::to_string(number);
-  if (::access(node.c_str(), F_OK) != 0)
-    (void)::mknod(node.c_str(), S_IFBLK | 0600, makedev(7, static_cast<unsigned>(number)));
+// A bare container's /dev may lack the nodes of loop devices. Which will be free when mount(8) looks for one,
+// other lanes decide.
+void ensure_loop_nodes() {
+  for (unsigned number = 0; number < 256; ++number) {
+    const std::string node = "/dev/loop" + std::to_string(number);
+    if (::access(node.c_str(), F_OK) != 0) (void)::mknod(node.c_str(), S_IFBLK | 0600, makedev(7, number));
+  }
 }
 
 // Mounts it at `place`; the error's text, or empty.
@@ -56,7 +53,7 @@ std::string mount_backing(const Filesystem& filesystem, const fs::path& place) {
     const Fd fd(::open(image.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
     if (!fd || ::ftruncate(fd.get(), image_bytes) != 0) return image.string() + ": " + std::strerror(errno);
   }
-  ensure_loop_node();
+  ensure_loop_nodes();
   const std::string type = filesystem == "ext4_1k" ? "ext4" : filesystem;
   const CommandResult made = run(make_command(filesystem) + " " + quoted(image) + " && mount -t " + type +
                                  " -o loop " + quoted(image) + " " + quoted(place));

@@ -6,19 +6,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <csignal>
 #include <fstream>
+#include <future>
 #include <sstream>
 
 #include "tests/mount/harness.hpp"
 
 namespace limaquota::mount_tests {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 class InPlaceTest : public MountTest {
  protected:
@@ -34,7 +31,7 @@ class InPlaceTest : public MountTest {
 TEST_P(InPlaceTest, WhatWasThereIsSeenAndCounted) {
   const Fd disk = open_file(mount() / "vm" / "disk", O_RDWR);
   EXPECT_TRUE(has_pattern(disk.get(), 0, 5 * MiB));
-  EXPECT_EQ(home().used("vm"), home().du("vm"));
+  EXPECT_TRUE(home().comes_to_rest("vm"));
   EXPECT_GE(home().used("vm"), 5 * MiB);
   EXPECT_EQ(home().figure("vm", "virtual"), 5 * MiB);
 }
@@ -60,7 +57,7 @@ TEST_P(InPlaceTest, CoversAgainAfterUnmounting) {
   home().set_limit("vm", "64MiB");
   home().remount();
   EXPECT_EQ(home().figure("vm", "limit"), 64 * MiB);
-  EXPECT_EQ(home().used("vm"), home().du("vm"));
+  EXPECT_TRUE(home().comes_to_rest("vm"));
 }
 
 LIMAQUOTA_ON_ALL(InPlaceTest);
@@ -156,7 +153,7 @@ TEST_P(BackgroundTest, TheCommandReturnsWhenTheMountAnswers) {
   const CommandResult unmounted = run(quoted(limaquota_binary()) + " umount " + quoted(mount()));
   EXPECT_EQ(unmounted.status, 0) << unmounted.output;
   EXPECT_FALSE(home().is_mounted());
-  EXPECT_TRUE(eventually([&] { return server() == 0; }, 20));
+  EXPECT_TRUE(eventually([&] { return server() == 0; }));
 }
 
 LIMAQUOTA_ON(BackgroundTest, "ext4");
@@ -179,43 +176,53 @@ class Frozen {
   bool frozen_;
 };
 
-class StuckBackingTest : public MountTest {};
+class StuckBackingTest : public MountTest {
+ protected:
+  // How many of the worker's threads sleep in the kernel where no signal wakes them: they wait for the disk.
+  size_t stuck_threads() {
+    size_t count = 0;
+    for (const auto& task : fs::directory_iterator("/proc/" + std::to_string(home().worker()) + "/task")) {
+      std::string stat;
+      std::getline(std::ifstream(task.path() / "stat"), stat);
+      const size_t name_end = stat.rfind(')');
+      if (name_end != std::string::npos && stat.compare(name_end, 3, ") D") == 0) ++count;
+    }
+    return count;
+  }
+};
 
-TEST_P(StuckBackingTest, UsageAnswersWithin10MillisecondsWhileAnotherVmsWritesAreStuck) {
+// Nothing that is asked here waits for the disk: it is answered while no call to the disk returns.
+TEST_P(StuckBackingTest, UsageAndAnotherVmAnswerWhileAVmsWritesAreStuck) {
   if (!as_root()) GTEST_SKIP() << "only root can freeze a filesystem";
   const fs::path stuck = home().make_vm("stuck");
   const fs::path other = home().make_vm("other");
   home().set_limit("other", "64MiB");
+  constexpr int writer_count = 24;
+  // Made beforehand: the kernel lets only one at a time make a name in a directory.
+  std::vector<Fd> files;
+  for (int i = 0; i < writer_count; ++i) files.push_back(create_file(stuck / ("disk" + std::to_string(i))));
   Frozen frozen(home().backing());
   ASSERT_TRUE(frozen);
-  constexpr int writer_count = 24;
   std::vector<std::thread> writers;
   writers.reserve(writer_count);
   std::atomic<int> through = 0;
-  for (int i = 0; i < writer_count; ++i)
-    writers.emplace_back([&, i] {
-      const Fd file = create_file(stuck / ("disk" + std::to_string(i)));
+  for (const Fd& file : files)
+    writers.emplace_back([&] {
       EXPECT_EQ(write_range(file.get(), 0, 1 * MiB).error, 0);
       EXPECT_EQ(errno_of(::fsync(file.get())), 0);
       ++through;
     });
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
-  std::vector<double> milliseconds;
-  for (int i = 0; i < 100; ++i) {
-    const auto start = Clock::now();
-    EXPECT_EQ(home().usage(i % 2 == 0 ? "other" : "stuck").count("used"), 1U);
-    milliseconds.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
-  }
-  const auto start = Clock::now();
-  EXPECT_EQ(read_text(other / "lima.yaml"), "disk: 10GiB\n");
-  EXPECT_LT(std::chrono::duration<double>(Clock::now() - start).count(), 1);
+  // As many as an account may have inside the backing filesystem; the others queue.
+  EXPECT_TRUE(eventually([&] { return stuck_threads() >= 8; })) << stuck_threads();
+  auto answers = std::async(std::launch::async, [&] {
+    for (int i = 0; i < 100; ++i) EXPECT_EQ(home().usage(i % 2 == 0 ? "other" : "stuck").count("used"), 1U);
+    EXPECT_EQ(read_text(other / "lima.yaml"), "disk: 10GiB\n");
+  });
+  EXPECT_EQ(answers.wait_for(patience), std::future_status::ready) << "an answer waits for the disk";
   EXPECT_EQ(through, 0) << "the writers were not stuck";
   frozen.thaw();
+  answers.wait();
   for (std::thread& writer : writers) writer.join();
-  // A machine that is busy may hold up some readings.
-  std::sort(milliseconds.begin(), milliseconds.end());
-  EXPECT_LT(milliseconds[50], slow_build() ? 100 : 10);
-  EXPECT_LT(milliseconds.back(), 1000);
 }
 
 LIMAQUOTA_ON(StuckBackingTest, "ext4", "xfs", "btrfs");

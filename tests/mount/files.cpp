@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <set>
 #include <thread>
 #include <vector>
@@ -32,6 +33,26 @@ void fill_pattern(std::vector<char>& buffer, uint64_t offset, uint32_t seed) {
     }
     buffer[i] = static_cast<char>(word >> (8 * (position % 8)));
   }
+}
+
+using Blocks = std::map<std::pair<dev_t, ino_t>, uint64_t>;
+
+void add_blocks(const std::filesystem::path& path, Blocks& blocks) {
+  struct stat st {};
+  if (::lstat(path.c_str(), &st) == 0)
+    blocks[{st.st_dev, st.st_ino}] = static_cast<uint64_t>(st.st_blocks) * 512;
+}
+
+Blocks blocks_below(const std::vector<std::filesystem::path>& directories) {
+  Blocks blocks;
+  for (const std::filesystem::path& directory : directories) {
+    add_blocks(directory, blocks);
+    std::error_code error;
+    auto it = std::filesystem::recursive_directory_iterator(directory, error);
+    for (; !error && it != std::filesystem::recursive_directory_iterator(); it.increment(error))
+      add_blocks(it->path(), blocks);
+  }
+  return blocks;
 }
 
 int exit_status(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status); }
@@ -142,6 +163,17 @@ uint64_t du(const std::filesystem::path& path) {
   return sum;
 }
 
+uint64_t held_at_least(const std::vector<std::filesystem::path>& directories) {
+  const Blocks first = blocks_below(directories);
+  const Blocks second = blocks_below(directories);
+  uint64_t sum = 0;
+  for (const auto& [inode, bytes] : first) {
+    const auto again = second.find(inode);
+    if (again != second.end()) sum += std::min(bytes, again->second);
+  }
+  return sum;
+}
+
 uint64_t allocated(const std::filesystem::path& path) {
   struct stat status = {};
   if (::lstat(path.c_str(), &status) != 0) {
@@ -196,11 +228,28 @@ std::string quoted(const std::filesystem::path& path) {
   return text + "'";
 }
 
-bool eventually(const std::function<bool()>& condition, double seconds) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+std::string within_patience(const std::string& command) {
+  return "timeout " + std::to_string(patience.count()) + " " + command;
+}
+
+namespace {
+
+int failures_so_far() {
+  const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
+  return test == nullptr ? 0 : test->result()->total_part_count();
+}
+
+}  // namespace
+
+bool eventually(const std::function<bool()>& condition) {
+  const int failures = failures_so_far();
+  const auto deadline = std::chrono::steady_clock::now() + patience;
+  // Soon at first, since most come at once.
+  std::chrono::milliseconds pause{1};
   while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    if (std::chrono::steady_clock::now() > deadline || failures_so_far() > failures) return false;
+    std::this_thread::sleep_for(pause);
+    pause = std::min(2 * pause, std::chrono::milliseconds(20));
   }
   return true;
 }

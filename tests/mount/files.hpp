@@ -3,12 +3,14 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace limaquota::mount_tests {
 
@@ -68,6 +70,9 @@ std::string read_text(const std::filesystem::path& path);
 // What `du -s --block-size=1` says: lstat of everything below and including `path`, each inode once. What
 // vanishes meanwhile is left out.
 uint64_t du(const std::filesystem::path& path);
+// What directories held together at one moment, at the least: of two walks the smaller figure of each inode,
+// so that what one file gave back and another took between two lstats is not counted twice.
+uint64_t held_at_least(const std::vector<std::filesystem::path>& directories);
 // st_blocks * 512 of one file.
 uint64_t allocated(const std::filesystem::path& path);
 
@@ -85,7 +90,13 @@ CommandResult run(const std::string& command);
 // A path quoted for the shell.
 std::string quoted(const std::filesystem::path& path);
 
-// Polls until `condition` holds; false where it does not within `seconds`.
-bool eventually(const std::function<bool()>& condition, double seconds = 5);
+// How long a test waits for what must come. It is there so that what hangs fails, and judges no speed: no
+// machine is so slow.
+inline constexpr std::chrono::seconds patience{120};
+// The command line, ended with status 124 once the patience is over.
+std::string within_patience(const std::string& command);
+// Polls until `condition` holds; false where the test's patience was over before, or the test failed
+// meanwhile.
+bool eventually(const std::function<bool()>& condition);
 
 }  // namespace limaquota::mount_tests

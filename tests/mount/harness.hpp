@@ -38,7 +38,10 @@ std::vector<Filesystem> tested(const std::vector<Filesystem>& filesystems);
 bool as_root();
 // Whether all tests mount so: a lane of its own.
 bool over_io_uring();
-// True under a sanitizer, where a test that merely takes long should do less.
+// True where the daemon under test was compiled with that sanitizer: "asan", "ubsan" or "tsan". The tests
+// themselves need none, so that they are compiled once.
+bool sanitized_by(const std::string& sanitizer);
+// True where it was with any, and a test that merely takes long should do less.
 bool slow_build();
 
 // A directory of a test's own on a backing filesystem, removed at the end.
@@ -109,17 +112,23 @@ class MountedHome {
   // What du says of an account's directories in the backing: the VM's and its attached disks', or
   // `_disks/<name>`, or for `_shared` all the rest.
   uint64_t du(const std::string& account) const;
+  // The directories of an account in the backing; of `_shared` none.
+  std::vector<fs::path> directories(const std::string& account) const;
   // Every account that the home has: VM directories, detached disks, `_shared`.
   std::vector<std::string> accounts() const;
-  // Waits up to `seconds` until used == du for the account, reserved or not; true where that came.
-  bool comes_to_rest(const std::string& account, double seconds = 5) const;
+  // Whether used == du for the account, reserved or not.
+  bool is_at_rest(const std::string& account) const { return used(account) == du(account); }
+  // Waits until it is; true where that came.
+  bool comes_to_rest(const std::string& account) const;
   // used == du for every account; fails the test otherwise. Files unlinked but open must have been closed.
   void expect_exact() const;
   // syncfs of the backing filesystem: what it allocates late is allocated now.
   void sync_backing() const;
-  // Descriptors of the daemon that point to files. As root the kernel is told to forget the inodes that
-  // nobody uses.
+  // Descriptors of the daemon that point to files.
   size_t backing_descriptors() const;
+  // Has the kernel forget the inodes of this mount that nobody uses, and of no other. Only root may; nothing
+  // happens where somebody else asks.
+  void forget_unused() const;
   // f_bavail of the backing filesystem, in bytes.
   uint64_t host_free() const;
 
@@ -156,7 +165,7 @@ class MountedHome {
 };
 
 // Samples du of an account from its start to stop(), while only growing operations run (a sum taken while
-// files are freed or renamed counts some twice).
+// files are freed or renamed counts some twice; what a file gives back that was preallocated for it is not).
 class OvershootWatch {
  public:
   OvershootWatch(const MountedHome& home, std::string account);
@@ -167,6 +176,7 @@ class OvershootWatch {
 
  private:
   void run();
+  void sample();
 
   const MountedHome& home_;
   std::string account_;

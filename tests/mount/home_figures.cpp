@@ -122,14 +122,18 @@ uint64_t MountedHome::du(const std::string& account) const {
   return sum;
 }
 
+std::vector<fs::path> MountedHome::directories(const std::string& account) const {
+  return tree_of(backing_).accounts[account];
+}
+
 std::vector<std::string> MountedHome::accounts() const {
   std::vector<std::string> names = {"_shared"};
   for (const auto& [name, directories] : tree_of(backing_).accounts) names.push_back(name);
   return names;
 }
 
-bool MountedHome::comes_to_rest(const std::string& account, double seconds) const {
-  return eventually([&] { return used(account) == du(account); }, slow_build() ? 3 * seconds : seconds);
+bool MountedHome::comes_to_rest(const std::string& account) const {
+  return eventually([&] { return is_at_rest(account); });
 }
 
 void MountedHome::expect_exact() const {

@@ -300,8 +300,8 @@ TEST_P(ShortWriteTest, ShortWriteOverWrittenBlocksEndsAtTheFirstHole) {
   ASSERT_EQ(write_range(disk.get(), 0, 1 * MiB).error, 0);
   ASSERT_EQ(::ftruncate(disk.get(), static_cast<off_t>(8 * MiB)), 0);
   ASSERT_EQ(::fsync(disk.get()), 0);
-  fill_up(home(), "vm", vm / "iso", block());
-  fill_up(home(), "vm", vm / "log", block());
+  fill_up(vm / "iso", block());
+  fill_up(vm / "log", block());
   // The first half of this write overwrites, the second half would allocate.
   const std::string text(128 * KiB, 'y');
   const ssize_t wrote =

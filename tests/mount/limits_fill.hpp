@@ -8,10 +8,10 @@
 
 namespace limaquota::mount_tests {
 
-// Appends to `file`, in pieces down to `block` bytes, until not even one block fits, also after what was
-// reserved for late metadata has been given back. A disk file stops at the disk line, a control file at the
-// limit. Returns the bytes appended.
-uint64_t fill_up(MountedHome& home, const std::string& account, const fs::path& file, uint64_t block);
+// Appends to `file`, in pieces down to `block` bytes, until not even one block fits, also after fsync: what
+// was reserved for late metadata comes back to the writer who needs it. A disk file stops at the disk line, a
+// control file at the limit. Returns the bytes appended.
+uint64_t fill_up(const fs::path& file, uint64_t block);
 // Fills the account to its limit: "disk" to the disk line, then "log" to the limit, then small files to the
 // last block.
 void fill_account(MountedHome& home, const std::string& vm, uint64_t block);

@@ -28,8 +28,8 @@ class FreeingTest : public MountTest {
     ASSERT_EQ(::fsync(disk_.get()), 0);
     for (int i = 0; i < 50; ++i) ASSERT_EQ(write_text(vm_ / fmt::format("small{}", i), "x"), 0);
     ASSERT_EQ(::mkdir((vm_ / "directory").c_str(), 0755), 0);
-    fill_up(home(), "vm", vm_ / "iso", block());
-    fill_up(home(), "vm", vm_ / "log", block());
+    fill_up(vm_ / "iso", block());
+    fill_up(vm_ / "log", block());
     reach();
     before_ = home().du("vm");
   }

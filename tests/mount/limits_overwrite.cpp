@@ -25,8 +25,8 @@ class OverwriteTest : public MountTest {
   }
   // The rest of the account is taken: "iso" to the disk line, "log" to the limit.
   void fill_rest() {
-    fill_up(home(), "vm", vm_ / "iso", block());
-    fill_up(home(), "vm", vm_ / "log", block());
+    fill_up(vm_ / "iso", block());
+    fill_up(vm_ / "log", block());
   }
   // Writes every block of [0, disk_size) in a random order, with the pattern that has_pattern knows; how many
   // were refused.
@@ -99,7 +99,7 @@ TEST_P(OverwriteTest, NothingStaysReservedForUnwrittenBlocksThatWereWritten) {
   ASSERT_EQ(::fsync(disk.get()), 0);
   ASSERT_EQ(write_range(disk.get(), disk_size / 2, disk_size / 2 - 4 * KiB).error, 0);
   ASSERT_EQ(::fsync(disk.get()), 0);
-  EXPECT_TRUE(eventually([&] { return home().figure("vm", "reserved") <= before; }, 10))
+  EXPECT_TRUE(eventually([&] { return home().figure("vm", "reserved") <= before; }))
       << home().figure("vm", "reserved");
 }
 
@@ -360,7 +360,7 @@ TEST_P(PreallocatedTest, WhatLayBeyondTheEndIsNotTakenForAllocated) {
     const Fd disk = open_file(vm_ / "disk", O_RDWR);
     EXPECT_EQ(write_range(disk.get(), size - 4 * KiB, 4 * KiB).error, 0);
   }
-  ASSERT_TRUE(eventually([&] { return allocated() == size; }, 10)) << allocated();
+  ASSERT_TRUE(eventually([&] { return allocated() == size; })) << allocated();
   ASSERT_TRUE(home().comes_to_rest("vm"));
   const uint64_t room = home().used("vm") + 2 * MiB;
   home().set_limit("vm", fmt::format("limit {}\ncontrol_reserve 1MiB\n", room));

@@ -82,8 +82,8 @@ TEST_P(LargeUnitTest, OverwritingAtTheLimitIsNotRefused) {
   const Fd disk = create_file(vm_ / "disk");
   ASSERT_EQ(write_range(disk.get(), 0, 8 * MiB).error, 0);
   ASSERT_EQ(::fsync(disk.get()), 0);
-  fill_up(home(), "vm", vm_ / "iso", 4 * KiB);
-  fill_up(home(), "vm", vm_ / "log", 4 * KiB);
+  fill_up(vm_ / "iso", 4 * KiB);
+  fill_up(vm_ / "log", 4 * KiB);
   EXPECT_EQ(write_range(disk.get(), 0, 8 * MiB, 4 * KiB, 3).error, 0);
   EXPECT_LE(home().du("vm"), limit);
 }
@@ -101,7 +101,7 @@ TEST_P(LargeUnitTakenOverTest, TheLimitHoldsAsBefore) {
   home().expect_log(worker_replaced);
   const pid_t worker = home().worker();
   ASSERT_TRUE(kill_worker(home()));
-  ASSERT_TRUE(eventually([&] { return home().worker() > 0 && home().worker() != worker; }, 30));
+  ASSERT_TRUE(eventually([&] { return home().worker() > 0 && home().worker() != worker; }));
   write_scattered_up_to_the_limit();
 }
 

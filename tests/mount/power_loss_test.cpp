@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <chrono>
 #include <fstream>
 #include <map>
 #include <random>
@@ -53,7 +52,7 @@ class PowerLossTest : public OwnFilesystemTest {
   // Changes limits and names until it is told to end.
   void work() {
     std::minstd_rand random(static_cast<unsigned>(environment_number("LIMAQUOTA_SEED", 1)));
-    for (uint64_t round = 1; !done_ && !HasFailure(); ++round) {
+    for (uint64_t round = 1; !done_ && !HasFailure(); ++round, ++rounds_) {
       const int vm = static_cast<int>(random() % vms);
       std::string& name = names_[vm];
       switch (random() % 4) {
@@ -126,7 +125,7 @@ class PowerLossTest : public OwnFilesystemTest {
       judge(after, shown);
       EXPECT_EQ(run(quoted(limaquota_binary()) + " umount " + quoted(shown)).status, 0);
     }
-    EXPECT_TRUE(eventually([&] { return ::umount2(after.c_str(), 0) == 0; }, 20));
+    EXPECT_TRUE(eventually([&] { return ::umount2(after.c_str(), 0) == 0; }));
   }
 
   void lose_power_again_and_again() {
@@ -136,7 +135,8 @@ class PowerLossTest : public OwnFilesystemTest {
     for (uint64_t i = 0; i < cuts && !HasFailure(); ++i) {
       done_ = false;
       std::thread worker([this] { work(); });
-      std::this_thread::sleep_for(std::chrono::milliseconds(100 + random() % 400));
+      const uint64_t until = rounds_ + 5 + random() % 60;
+      EXPECT_TRUE(eventually([&] { return rounds_ >= until || HasFailure(); }));
       cut(image);
       done_ = true;
       worker.join();
@@ -147,6 +147,7 @@ class PowerLossTest : public OwnFilesystemTest {
 
   std::string names_[vms];
   std::atomic<bool> done_ = false;
+  std::atomic<uint64_t> rounds_ = 0;
 };
 
 class Ext4PowerLossTest : public PowerLossTest {

@@ -3,12 +3,10 @@
 // tree: with the writers stopped after each phase, and at any moment of the phases that only grow. The seed
 // is printed; LIMAQUOTA_SEED sets it.
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <map>
 #include <random>
 
 #include "tests/mount/harness.hpp"
@@ -35,30 +33,6 @@ const std::array<Account, 3>& accounts() {
   static const std::array<Account, 3> all = {Account{"one", "one"}, Account{"two", "two"},
                                              Account{"_shared", "_config"}};
   return all;
-}
-
-using Blocks = std::map<ino_t, uint64_t>;
-Blocks blocks_below(const fs::path& directory) {
-  Blocks blocks;
-  std::error_code error;
-  for (fs::recursive_directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
-    struct stat st {};
-    if (::lstat(it->path().c_str(), &st) == 0) blocks[st.st_ino] = static_cast<uint64_t>(st.st_blocks) * 512;
-  }
-  return blocks;
-}
-
-// What a directory held at one moment, at the least: of two walks the smaller figure of each inode, so that
-// preallocation dropped from one file and given to another between two lstats is not counted twice.
-uint64_t held_at_least(const fs::path& directory) {
-  const Blocks first = blocks_below(directory);
-  const Blocks second = blocks_below(directory);
-  uint64_t sum = 0;
-  for (const auto& [inode, bytes] : first) {
-    const auto again = second.find(inode);
-    if (again != second.end()) sum += std::min(bytes, again->second);
-  }
-  return sum;
 }
 
 class RandomOpsTest : public MountTest {
@@ -113,7 +87,7 @@ class RandomOpsTest : public MountTest {
   }
 
   void run_phases(uint64_t wanted) {
-    const uint64_t seed = environment_number("LIMAQUOTA_SEED", std::random_device()());
+    const uint64_t seed = random_seed();
     RecordProperty("seed", std::to_string(seed));
     fmt::print("[ random   ] {} seed={}\n", filesystem(), seed);
     std::fflush(stdout);
@@ -134,7 +108,7 @@ class RandomOpsTest : public MountTest {
   void sample() {
     samples_ += 1;
     for (const Account& account : accounts()) {
-      note_overshoot(account.name, held_at_least(home().backing() / account.directory), limit, "growing");
+      note_overshoot(account.name, held_at_least({home().backing() / account.directory}), limit, "growing");
     }
   }
 

@@ -28,7 +28,7 @@ class RefusedMountTest : public ::testing::Test {
   }
   // Runs the command line, which must be refused in one line that says `what`.
   void expect_refused(const std::string& command, const std::string& what) {
-    const CommandResult result = run("timeout 60 " + command);
+    const CommandResult result = run(within_patience(command));
     EXPECT_EQ(result.status, 1) << result.output;
     EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
     EXPECT_NE(result.output.find(what), std::string::npos) << result.output;
@@ -129,7 +129,7 @@ TEST_F(RefusedMountTest, AnotherFilesystemMountedInside) {
 
 TEST_F(RefusedMountTest, ATreeThatIsAlreadyCovered) {
   MountedHome mounted(*scratch_, {.in_place = true, .options = {}});
-  const CommandResult result = run("timeout 60 " + mount_command(home_, home_));
+  const CommandResult result = run(within_patience(mount_command(home_, home_)));
   EXPECT_EQ(result.status, 1) << result.output;
   EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
   EXPECT_EQ(mounted.figure("vm", "limit"), UINT64_MAX);  // the first goes on
@@ -138,10 +138,10 @@ TEST_F(RefusedMountTest, ATreeThatIsAlreadyCovered) {
 
 TEST_F(RefusedMountTest, ATreeThatIsShownElsewhereAlready) {
   MountedHome mounted(*scratch_, {});
-  const CommandResult result = run("timeout 60 " + mount_command(home_, home_));
+  const CommandResult result = run(within_patience(mount_command(home_, home_)));
   EXPECT_EQ(result.status, 1) << result.output;
   fs::create_directory(scratch_->path() / "second");
-  const CommandResult second = run("timeout 60 " + mount_command(home_, scratch_->path() / "second"));
+  const CommandResult second = run(within_patience(mount_command(home_, scratch_->path() / "second")));
   EXPECT_EQ(second.status, 1) << second.output;
   EXPECT_EQ(mounted.figure("vm", "limit"), UINT64_MAX);
   mounted.finish();

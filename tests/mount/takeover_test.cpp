@@ -38,7 +38,7 @@ class TakeoverTest : public MountTest {
   void replace_worker() {
     const pid_t worker = home().worker();
     ASSERT_TRUE(kill_worker(home()));
-    EXPECT_TRUE(eventually([&] { return home().worker() != worker; }, 30));
+    EXPECT_TRUE(eventually([&] { return home().worker() != worker; }));
     (void)home().usage("_host");
   }
 };
@@ -92,7 +92,7 @@ TEST_P(TakeoverTest, AFileThatNobodyMayOpenComesToRest) {
     ASSERT_EQ(write_scattered(closed.get(), 0, 16 * MiB, 4 * KiB, 32 * KiB).error, 0);
   }
   replace_worker();
-  EXPECT_TRUE(home().comes_to_rest("vm", 10));
+  EXPECT_TRUE(home().comes_to_rest("vm"));
 }
 
 TEST_P(TakeoverTest, FiguresThatAreReadInPartsAreOfOneMoment) {
@@ -144,7 +144,7 @@ TEST_P(TakeoverTest, NamesAreMadeOnceAndNoErrorIsSeen) {
     ASSERT_EQ(errno_of(::unlink((c.string() + "x").c_str())), 0) << i;
   }
   EXPECT_GE(killer.stop(), 5U);
-  EXPECT_TRUE(home().comes_to_rest("vm", 30));
+  EXPECT_TRUE(home().comes_to_rest("vm"));
 }
 
 TEST_P(TakeoverTest, NoWriteSlipsThroughAtTheLimit) {
@@ -174,7 +174,7 @@ TEST_P(TakeoverTest, NoWriteSlipsThroughAtTheLimit) {
   done = true;
   watcher.join();
   EXPECT_GE(killer.stop(), 5U);
-  EXPECT_TRUE(home().comes_to_rest("vm", 30));
+  EXPECT_TRUE(home().comes_to_rest("vm"));
 }
 
 TEST_P(TakeoverTest, LimitsAreSetWhateverHappens) {
@@ -283,9 +283,7 @@ class FewDescriptorsTakenOverTest : public ManyFilesTest {
 };
 
 TEST_P(FewDescriptorsTakenOverTest, WhatIsOpenGoesOn) {
-#ifdef __SANITIZE_ADDRESS__
-  GTEST_SKIP() << "the undefined-behaviour sanitizer needs descriptors of its own";
-#endif
+  if (sanitized_by("asan")) GTEST_SKIP() << "the undefined-behaviour sanitizer needs descriptors of its own";
   std::vector<Fd> open;
   int error = 0;
   for (rlim_t i = 0; error == 0 && i < few; ++i) {
@@ -385,8 +383,8 @@ class BeginningTest : public TakeoverTest {
     return 0;
   }
   std::string mount_in_background() {
-    return "timeout 60 " + quoted(limaquota_binary()) + " mount " + quoted(scratch_->path() / "home") + " " +
-           quoted(mount());
+    return within_patience(quoted(limaquota_binary()) + " mount " + quoted(scratch_->path() / "home") + " " +
+                           quoted(mount()));
   }
   bool unmounts() {
     const std::string unmount = as_root() ? "umount " : "fusermount3 -u ";
@@ -405,7 +403,7 @@ TEST_P(BeginningTest, ADeathWhileItEndsLeavesNothing) {
     ::usleep(static_cast<useconds_t>(random() % 15'000));
     (void)::kill(worker, SIGKILL);
     unmounting.join();
-    ASSERT_TRUE(eventually([&] { return processes().empty(); }, 20)) << i;
+    ASSERT_TRUE(eventually([&] { return processes().empty(); })) << i;
   }
 }
 
@@ -413,17 +411,21 @@ TEST_P(BeginningTest, EndsWithAMountOrWithNone) {
   ASSERT_EQ(home().unmount(), 0);
   const std::string command = mount_in_background();
   std::minstd_rand random(static_cast<unsigned>(environment_number("LIMAQUOTA_SEED", 1)));
-  int mounted = 0;
+  // How long it takes on this machine, as it is loaded: workers are killed at any moment of that.
+  const auto began = std::chrono::steady_clock::now();
+  ASSERT_EQ(run(command).status, 0);
+  const std::chrono::microseconds whole =
+      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
+  ASSERT_TRUE(unmounts());
   for (int i = 0; i < 30; ++i) {
     CommandResult result;
     std::thread mounting([&] { result = run(command); });
-    ::usleep(static_cast<useconds_t>(random() % 60'000));
+    std::this_thread::sleep_for(whole * (random() % 100) / 100);
     if (const pid_t worker = worker_in_background(); worker > 0) (void)::kill(worker, SIGKILL);
     mounting.join();
     ASSERT_NE(result.status, 124) << i << ": the command waits for ever";
     const std::string host = run("cat " + quoted(mount() / ".usage" / "_host")).output;
     if (result.status == 0) {
-      ++mounted;
       EXPECT_NE(host.find("worker_restarts"), std::string::npos) << i << ": " << host;
       EXPECT_TRUE(unmounts()) << i;
     } else {
@@ -431,8 +433,7 @@ TEST_P(BeginningTest, EndsWithAMountOrWithNone) {
       EXPECT_TRUE(eventually([&] { return !home().is_mounted(); })) << i << ": " << result.output;
     }
   }
-  EXPECT_GT(mounted, 0);
-  EXPECT_TRUE(eventually([&] { return processes().empty(); }, 20));
+  EXPECT_TRUE(eventually([&] { return processes().empty(); }));
 }
 
 LIMAQUOTA_ON(BeginningTest, "ext4");

@@ -110,7 +110,7 @@ class Lima:
     def check_figures(self, *accounts):
         for name in accounts:
             path = os.path.join(self.home.mountpoint, name)
-            wait_for(lambda name=name, path=path: self.used(name) == demo_guest.allocated(path), f"{name}: used == du", 30)
+            wait_for(lambda name=name, path=path: self.used(name) == demo_guest.allocated(path), f"{name}: used == du")
 
     def limit_of(self, name):
         with contextlib.suppress(FileNotFoundError), \

@@ -106,7 +106,7 @@ class Stage:
         def running():
             found = subprocess.run(["pgrep", "-f", self.bin + "/limactl"], capture_output=True, check=False).stdout
             return bool(found)
-        wait_for(lambda: not running(), "limactl is ended", 20)
+        wait_for(lambda: not running(), "limactl is ended")
 
     def finish(self):
         self.vm.verify()
@@ -229,9 +229,8 @@ def killed_while_lent(new_home, number):
     expect(stage.home.account("vm")["limit"] >= (LIMIT + 256) * MIB, "no loan is in force")
     process.send_signal(number)
     expect(process.wait(DEADLINE) == -number, "it ended by itself")
-    killed = time.monotonic()
-    wait_for(lambda: stage.home.account("vm")["limit"] == LIMIT * MIB, "the loan ends", 20)
-    expect(time.monotonic() - killed < 20, "the loan ended late")
+    # Sooner than by its own time, which is longer than is waited for here.
+    wait_for(lambda: stage.home.account("vm")["limit"] == LIMIT * MIB, "the loan ends")
     stage.expect_no_loan()
     stage.expect_no_stand_in()
     stage.home.run("set", "vm", "160MiB", "--home", stage.home.mountpoint)

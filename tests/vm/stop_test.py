@@ -19,11 +19,6 @@ until grep -q DONE "$LIMA_HOME/$2/serial.log"; do sleep 0.1; done
 exec python3 {helpers}/qmp.py "$LIMA_HOME/$2/qmp.sock" quit
 """
 
-# What a QEMU says whose guest is paused for space, and is so again when it was told to go on.
-PAUSED_AGAIN = b"""{"QMP": {}}\n{"return": {}}
-{"return": {"status": "io-error"}}\n{"return": [{"io-status": "nospace"}]}\n{"return": {}}
-{"return": {"status": "io-error"}}\n{"return": [{"io-status": "nospace"}]}\n"""
-
 
 class Stop:
     """The command with a stand-in limactl first in PATH."""
@@ -181,7 +176,7 @@ def test_killed_it_leaves_a_vm_of_the_default_without_a_limit_of_its_own(new_hom
     process.kill()
     process.communicate(timeout=60)
     own = os.path.join(home.mountpoint, ".quota", "vm")
-    wait_for(lambda: not os.path.exists(own), "the loan and its file are gone", 20)
+    wait_for(lambda: not os.path.exists(own), "the loan and its file are gone")
     home.run("set", "_default", "max", "--home", home.mountpoint)
     expect(home.account("vm")["limit"] is None, f"it follows the default no more: {home.account('vm')}")
     home.run("resume", "--home", home.mountpoint)
@@ -210,7 +205,7 @@ def test_one_that_pauses_again_though_it_has_room_is_not_tried_for_ever(new_home
     vm = home.add_vm("vm", "raw", 1, 64)
     home.mount()
     stop = Stop(home)
-    with qmp_peers.talking_socket(vm.path("qmp.sock"), PAUSED_AGAIN):
+    with qmp_peers.talking_socket(vm.path("qmp.sock"), qmp_peers.PAUSED_AGAIN):
         text = stop.run("vm", status=1)
         expect("it has room here and is paused again" in text and not stop.recorded(), f"refused: {text}")
     home.close()
@@ -240,7 +235,7 @@ def test_two_do_not_lend_to_one_vm(new_home):
     with contextlib.ExitStack() as renamed:
         os.rename(vm.path("qmp.sock"), vm.path("qmp"))
         renamed.callback(lambda: os.rename(vm.path("qmp"), vm.path("qmp.sock")))
-        with qmp_peers.talking_socket(vm.path("qmp.sock"), PAUSED_AGAIN):
+        with qmp_peers.talking_socket(vm.path("qmp.sock"), qmp_peers.PAUSED_AGAIN):
             home.run("set", "vm", "32MiB", "--home", home.mountpoint)
             text = stop.run("vm", "--lend", "512MiB", status=1)
     expect("another stop or reclaim lends room to vm" in text, f"refused: {text}")
