@@ -118,6 +118,18 @@ std::optional<MountedAt> mount_of(const std::string& path) {
   return best;
 }
 
+namespace {
+
+// Whether there is a mount that shows the tree, wherever it is.
+bool is_shown(const std::string& tree) {
+  const std::vector<MountedAt> all = mounts();
+  return std::any_of(all.begin(), all.end(), [&](const MountedAt& mount) {
+    return mount.type == "fuse.limaquota" && mount.source == tree;
+  });
+}
+
+}  // namespace
+
 std::optional<std::string> user_of_tree(const std::string& tree) {
   const auto user = find_user(tree, false);
   if (!user) return std::nullopt;
@@ -155,8 +167,9 @@ std::optional<std::string> reason_against_mount(const std::string& source, const
                        fmt::join(names, ", "), fmt::join(words, " "));
   }
   auto user = find_user(source, true);
-  // After an unmount the daemon lets go of the tree a moment later.
-  for (int i = 0; i < ending_daemon_looks && user && user->command == daemon_command; ++i) {
+  // After an unmount the daemon lets go of the tree a moment later; one whose mount is there does not.
+  const auto daemon_ends = [&] { return user->command == daemon_command && !is_shown(source); };
+  for (int i = 0; i < ending_daemon_looks && user && daemon_ends(); ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     user = find_user(source, true);
   }

@@ -22,16 +22,17 @@ namespace limaquota::mount_tests {
 
 namespace {
 
-// The byte of the pattern at a position: a hash of the seed and the 8-byte word it lies in.
+// The bytes of the pattern from a position on: those of a hash of the seed and the 8-byte word in which they
+// lie.
 void fill_pattern(std::vector<char>& buffer, uint64_t offset, uint32_t seed) {
-  uint64_t word = 0;
-  for (size_t i = 0; i < buffer.size(); ++i) {
-    const uint64_t position = offset + i;
-    if (i == 0 || position % 8 == 0) {
-      word = (position / 8 + 1) * 0x9e3779b97f4a7c15ULL + seed * 0xbf58476d1ce4e5b9ULL;
-      word ^= word >> 29;
-    }
-    buffer[i] = static_cast<char>(word >> (8 * (position % 8)));
+  for (size_t done = 0; done < buffer.size();) {
+    const uint64_t position = offset + done;
+    uint64_t word = (position / 8 + 1) * 0x9e3779b97f4a7c15ULL + seed * 0xbf58476d1ce4e5b9ULL;
+    word ^= word >> 29;
+    const size_t within = position % 8;
+    const size_t part = std::min(sizeof word - within, buffer.size() - done);
+    std::memcpy(buffer.data() + done, reinterpret_cast<const char*>(&word) + within, part);
+    done += part;
   }
 }
 
