@@ -54,11 +54,13 @@ make_chroot() {
     mirror=$(mirror_of_this_machine)
   fi
   apt_settings >"$work/apt.conf"
-  # Nothing in it need outlive a crash: dpkg does not wait for the disk.
+  # Nothing in it need outlive a crash: dpkg does not wait for the disk. And /etc/mtab is what it is on every Debian that was
+  # installed: else fusermount3 would write to it.
   mmdebstrap --quiet --mode=root --variant=apt --format=directory --aptopt="$work/apt.conf" --dpkgopt=force-unsafe-io \
     --customize-hook="copy-in '$needs' /root" \
     --customize-hook="chroot \"\$1\" /root/install-needs.sh ${groups[*]}" \
     --customize-hook='rm "$1/root/install-needs.sh"; mkdir "$1/work" "$1/ccache"' \
+    --customize-hook='ln -sf ../proc/self/mounts "$1/etc/mtab"' \
     "$release" "$making" ${mirror:+"$mirror"} >"$work/making.log" 2>&1 || {
     tail -n 40 "$work/making.log"
     rm -rf --one-file-system "$making"
