@@ -163,6 +163,13 @@ wait_for_suites() {
   done
 }
 
+case "$nightly ${presets[*]}" in
+  no\ release) takes='about ten minutes on two processors, 1 GB in build/' ;;
+  no*) takes='up to half an hour on two processors, 2 GB in build/, 1.5 GB in ~/.cache/limaquota' ;;
+  yes*) takes='up to two hours and a half on two processors, 2 GB in build/, 3 GB in ~/.cache/limaquota' ;;
+  long*) takes='up to a day on two processors, 2 GB in build/, 3 GB in ~/.cache/limaquota' ;;
+esac
+echo "What this takes: $takes; for its time up to 10 GB in /var/tmp; of packages, on a bare Debian 12, 1.5 GB on the disk."
 ./mount-helpers/install-needs.sh build tests $([ "$lint" = no ] || echo lint)
 work=$(mktemp -d /var/tmp/limaquota-tests.XXXXXX)
 chmod 755 "$work"

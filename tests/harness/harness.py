@@ -38,14 +38,17 @@ def expect(holds, sentence):
         raise Broken(sentence)
 
 
-def wait_for(condition, sentence, deadline=DEADLINE):
-    """`sentence` may be a function, which is asked at the end. Only what takes longer by itself has another deadline."""
-    until, pause = time.monotonic() + deadline, 0.001
+def wait_for(condition, sentence, deadline=DEADLINE, progress=None, most_pause=0.02):
+    """`sentence` may be a function, which is asked at the end. Only what takes longer by itself has another deadline. As
+    long as what `progress` gives changes, it is waited for, however slow the machine."""
+    until, pause, seen = time.monotonic() + deadline, 0.001, None
     while not condition():
+        if progress is not None and progress() != seen:
+            until, seen = time.monotonic() + deadline, progress()
         if time.monotonic() >= until:
             raise Broken(f"did not come: {sentence() if callable(sentence) else sentence}")
         time.sleep(pause)
-        pause = min(2 * pause, 0.02)  # soon at first, since most come at once
+        pause = min(2 * pause, most_pause)  # soon at first, since most come at once
 
 
 class Sampler:
@@ -63,7 +66,7 @@ class Sampler:
         while not self._stop.is_set():
             self.largest = max(self.largest, demo_guest.allocated(self._directory))
             self.samples += 1
-            time.sleep(0.001)
+            time.sleep(0.005)
 
     def stop(self):
         self._stop.set()
@@ -129,8 +132,12 @@ class Vm:
         except FileNotFoundError:
             return ""
 
+    def _wait_while_it_writes(self, condition, sentence):
+        # A guest writes as fast as the machine lets it. Each question stops its QEMU for a moment.
+        wait_for(condition, sentence, progress=lambda: demo_guest.allocated(self.directory), most_pause=0.2)
+
     def wait_paused(self):
-        wait_for(lambda: self.status() == "io-error" or "DONE" in self.serial(), f"{self.name} is paused")
+        self._wait_while_it_writes(lambda: self.status() == "io-error" or "DONE" in self.serial(), f"{self.name} is paused")
         expect(self.status() == "io-error", f"{self.name} finished, where it should have met its limit")
         expect("ERR" not in self.serial(), f"{self.name}: the guest saw an error")
         devices = self.qmp("query-block")
@@ -138,7 +145,9 @@ class Vm:
                f"{self.name} is paused, but not for space: {devices}")
 
     def wait_done(self, times=1):
-        wait_for(lambda: self.serial().count("DONE") >= times or "ERR" in self.serial(), f"{self.name} is done")
+        # One that overwrites what is there shows by its dots, one a MiB, that it goes on.
+        wait_for(lambda: self.serial().count("DONE") >= times or "ERR" in self.serial(), f"{self.name} is done",
+                 progress=lambda: (demo_guest.allocated(self.directory), len(self.serial())), most_pause=0.2)
         expect("ERR" not in self.serial(), f"{self.name}: the guest saw an error: {self.serial()!r}")
 
     def stop(self):

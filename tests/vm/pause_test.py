@@ -11,13 +11,13 @@ def within_a_mib_of_the_line(home, vm):
 
 def pause_and_go_on(new_home, image_format, **how):
     home = new_home(**how)
-    vm = home.add_vm("vm", image_format, 64, 256)
+    vm = home.add_vm("vm", image_format, 16, 256)
     home.mount()
-    vm.set_limit(48)
+    vm.set_limit(8)  # so its disk line is 4 MiB
     vm.start()
     vm.wait_paused()
     within_a_mib_of_the_line(home, vm)
-    vm.set_limit(128)
+    vm.set_limit(64)
     vm.qmp("cont")
     vm.wait_done()
     vm.verify()
@@ -38,16 +38,16 @@ def test_covered_in_place_pauses_and_goes_on(new_home):
 
 def limit_met_again_and_again(new_home, image_format):
     home = new_home()
-    vm = home.add_vm("vm", image_format, 48, 256)
+    vm = home.add_vm("vm", image_format, 20, 256)
     home.mount()
-    vm.set_limit(32)
+    vm.set_limit(8)
     vm.start()
-    for limit in (35, 40, 41, 56):
+    for limit in (14, 20, 22, 28):
         vm.wait_paused()
         vm.set_limit(limit)
         vm.qmp("cont")
     vm.wait_paused()
-    vm.set_limit(96)
+    vm.set_limit(64)
     vm.qmp("cont")
     vm.wait_done()
     vm.verify()
@@ -64,9 +64,9 @@ def test_qcow2_meets_its_limit_again_and_again(new_home):
 
 def test_cont_without_more_budget_pauses_again_and_loses_nothing(new_home):
     home = new_home()
-    vm = home.add_vm("vm", "qcow2", 40, 128)
+    vm = home.add_vm("vm", "qcow2", 8, 128)
     home.mount()
-    vm.set_limit(32)
+    vm.set_limit(8)
     vm.start()
     for _ in range(3):
         vm.wait_paused()
@@ -74,7 +74,7 @@ def test_cont_without_more_budget_pauses_again_and_loses_nothing(new_home):
         vm.qmp("cont")
         wait_for(lambda: home.account("vm")["refused_writes"] > refused, "QEMU tries again and is refused")
     vm.wait_paused()
-    vm.set_limit(128)
+    vm.set_limit(64)
     vm.qmp("cont")
     vm.wait_done()
     vm.verify()
@@ -83,17 +83,17 @@ def test_cont_without_more_budget_pauses_again_and_loses_nothing(new_home):
 
 def test_the_other_vm_goes_on_while_one_is_paused(new_home):
     home = new_home()
-    paused = home.add_vm("paused", "raw", 64, 128)
-    other = home.add_vm("other", "qcow2", 32, 128)
+    paused = home.add_vm("paused", "raw", 12, 128)
+    other = home.add_vm("other", "qcow2", 8, 128)
     home.mount()
-    paused.set_limit(48)
+    paused.set_limit(8)
     paused.start()
     paused.wait_paused()
     other.start()
     other.wait_done()
     paused.wait_paused()
     other.verify()
-    paused.set_limit(128)
+    paused.set_limit(64)
     paused.qmp("cont")
     paused.wait_done()
     paused.verify()
@@ -102,9 +102,9 @@ def test_the_other_vm_goes_on_while_one_is_paused(new_home):
 
 def test_edquot_gives_the_guest_an_error_and_does_not_pause(new_home):
     home = new_home(options=["edquot"])
-    vm = home.add_vm("vm", "raw", 64, 128)
+    vm = home.add_vm("vm", "raw", 12, 128)
     home.mount()
-    vm.set_limit(32)
+    vm.set_limit(8)
     vm.start()
     wait_for(lambda: "ERR" in vm.serial(), "the guest sees an error")
     expect(vm.status() == "running", f"QEMU is {vm.status()}")
@@ -113,11 +113,11 @@ def test_edquot_gives_the_guest_an_error_and_does_not_pause(new_home):
 
 def test_a_limit_below_usage_lets_the_guest_overwrite(new_home):
     home = new_home()
-    vm = home.add_vm("vm", "raw", 32, 128)
+    vm = home.add_vm("vm", "raw", 8, 128)
     home.mount()
     vm.start()
     vm.wait_done()
-    home.run("set", "vm", "16MiB", "--home", home.mountpoint)
+    home.run("set", "vm", "4MiB", "--home", home.mountpoint)
     expect(home.account("vm")["state"] == "over", "the account is over")
     before = home.account("vm")["used"]
     vm.qmp("system_reset")

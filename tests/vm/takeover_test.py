@@ -51,9 +51,9 @@ def restarts(home):
 
 def written_while(new_home, image_format, disturb, least_often):
     home = new_home(in_place=True)
-    vm = home.add_vm("vm", image_format, 64, 256)
+    vm = home.add_vm("vm", image_format, 40, 256)
     home.mount()
-    vm.set_limit(48)
+    vm.set_limit(32)
     with Disturber(home, disturb) as disturber:
         vm.start()
         vm.wait_paused()
