@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 
-from harness import HELPERS, MIB, expect, wait_for
+from harness import DEADLINE, HELPERS, MIB, expect, wait_for
 
 os.environ["LIMAQUOTA_TEMPLATES"] = os.path.abspath(os.path.join(HELPERS, "templates"))
 
@@ -17,7 +17,7 @@ printf '%s|' "$@" >>"$RECORD"
 printf '%s\\n' "$(grep -s limit "$LIMA_HOME/.quota/$vm")" >>"$RECORD"
 # As Lima does, its lima.yaml first.
 [ "$1" != create ] || [ -z "$HALF" ] || { mkdir "$LIMA_HOME/$vm"; echo "disk: 1GiB" >"$LIMA_HOME/$vm/lima.yaml"; }
-[ -z "$HANGS" ] || [ "$1" = delete ] || exec sleep 100
+[ -z "$HANGS" ] || [ "$1" = delete ] || exec sleep 3600
 [ "$1" != delete ] || [ "$HALF" = stays ] || rm -r "$LIMA_HOME/$3"
 [ "$1" != "$FAILS" ] || { echo "stand-in: no" >&2; exit 3; }
 [ "$1" != create ] || { mkdir "$LIMA_HOME/$vm"; echo "disk: 1GiB" >"$LIMA_HOME/$vm/lima.yaml"; }
@@ -45,7 +45,7 @@ class Applied:
         environment = {**os.environ, "PATH": path or f"{self.bin}:{os.environ['PATH']}", "RECORD": self.record,
                        "FAILS": fails, "HALF": half}
         result = subprocess.run([self.home.limaquota, "apply", *arguments, "--home", self.home.mountpoint],
-                                capture_output=True, text=True, check=False, env=environment, timeout=120)
+                                capture_output=True, text=True, check=False, env=environment, timeout=DEADLINE)
         text = result.stdout + result.stderr
         expect(result.returncode == status, f"apply {arguments}: status {result.returncode}: {text}")
         return text
@@ -117,7 +117,7 @@ def test_an_apply_that_is_ended_takes_the_limit_back(new_home):
         wait_for(lambda before=calls: len(applied.calls()) > before, "limactl is called")
         expect(applied.limit_text("vm") == "limit 64MiB\n", "the limit is there meanwhile")
         process.send_signal(number)
-        expect(process.wait(60) == 1, f"{number}: status {process.returncode}")
+        expect(process.wait(DEADLINE) == 1, f"{number}: status {process.returncode}")
         expect(applied.limit_text("vm") is None, f"{number}: the limit is taken back")
     applied.home.close()
 
@@ -140,7 +140,7 @@ def test_a_half_made_vm_goes_where_apply_is_ended(new_home):
     with applied.start(half="yes") as process:
         wait_for(lambda: os.path.exists(os.path.join(applied.home.mountpoint, "vm", "lima.yaml")), "it is half made")
         process.send_signal(signal.SIGTERM)
-        expect(process.wait(60) == 1, f"status {process.returncode}")
+        expect(process.wait(DEADLINE) == 1, f"status {process.returncode}")
     expect(not os.path.exists(os.path.join(applied.home.mountpoint, "vm")), "the half is deleted")
     expect(applied.limit_text("vm") is None, "the limit is taken back")
     applied.home.close()
@@ -156,7 +156,7 @@ def test_a_second_apply_of_the_name_touches_nothing_of_the_first(new_home):
             expect(applied.limit_text("vm") == "limit 64MiB\n", f"the first's limit: {applied.limit_text('vm')}")
         applied.run(applied.template, "--name", "other")  # another name waits for nobody
         first.send_signal(signal.SIGTERM)
-        expect(first.wait(60) == 1, f"status {first.returncode}")
+        expect(first.wait(DEADLINE) == 1, f"status {first.returncode}")
     applied.run(applied.template, "--name", "vm")
     applied.home.close()
 
@@ -167,7 +167,7 @@ def test_a_limit_that_somebody_set_meanwhile_is_not_taken_back(new_home):
         wait_for(lambda: len(applied.calls()) == 1, "limactl is called")
         kept = applied.set_limit_text("vm", "limit 3GiB\n")
         process.send_signal(signal.SIGTERM)
-        expect(process.wait(60) == 1, f"status {process.returncode}")
+        expect(process.wait(DEADLINE) == 1, f"status {process.returncode}")
     expect(applied.limit_text("vm") == kept, f"it is gone: {applied.limit_text('vm')!r}")
     applied.home.close()
 

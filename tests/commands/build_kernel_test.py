@@ -3,7 +3,7 @@ import os
 import signal
 import subprocess
 
-from harness import HELPERS, expect, wait_for
+from harness import DEADLINE, HELPERS, expect, wait_for
 
 SCRIPT = os.path.abspath(os.path.join(HELPERS, "build-kernel.sh"))
 
@@ -17,7 +17,7 @@ vm=$3
 for word in "$@"; do case $word in --name=*) vm=${word#--name=} ;; esac; done
 if [ $step = create ]; then mkdir "$LIMA_HOME/$vm"; echo "disk: 1GiB" >"$LIMA_HOME/$vm/lima.yaml"; fi
 if [ $step = "$FAILS" ]; then echo "stand-in: no" >&2; exit 3; fi
-if [ $step = "$HANGS" ]; then touch "$RECORD.hangs"; exec sleep 100; fi
+if [ $step = "$HANGS" ]; then touch "$RECORD.hangs"; exec sleep 3600; fi
 case $step in
   build) cat >"$RECORD.config"; printf '%s' "$*" >"$RECORD.script" ;;
   copy)
@@ -64,7 +64,7 @@ class Built:
 
     def run(self, *options, status=0, **how):
         process = self.start(*options, **how)
-        text, _ = process.communicate(timeout=120)
+        text, _ = process.communicate(timeout=DEADLINE)
         expect(process.returncode == status, f"{options} {how}: status {process.returncode}: {text}")
         return text
 
@@ -135,7 +135,7 @@ def test_a_signal_at_any_step_ends_it_and_says_what_is_left(new_home):
                 wait_for(lambda: os.path.exists(built.record + ".hangs") or process.poll() is not None, f"{step} is reached")
                 os.unlink(built.record + ".hangs")
                 process.send_signal(number)
-                text, _ = process.communicate(timeout=60)
+                text, _ = process.communicate(timeout=DEADLINE)
             expect(process.returncode == status, f"{step}, {number}: status {process.returncode}: {text}")
             expect("ended while: " in text, f"{step}: {text}")
             built.expect_no_parts()

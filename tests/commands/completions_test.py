@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 
-from harness import HELPERS, Skip, expect
+from harness import DEADLINE, HELPERS, Skip, expect
 
 COMPLETIONS = os.path.abspath(os.path.join(HELPERS, "completions"))
 
@@ -26,7 +26,7 @@ class Shells:
                     "HOME": self.directory, "XDG_CONFIG_HOME": self.directory, "LC_ALL": "C.UTF-8"}
 
     def run(self, *words):
-        return subprocess.run(words, capture_output=True, text=True, check=True, env=self.env, timeout=60,
+        return subprocess.run(words, capture_output=True, text=True, check=True, env=self.env, timeout=DEADLINE,
                               cwd=self.directory).stdout
 
     def commands(self):
@@ -75,7 +75,7 @@ class Shells:
     def talk(terminal, text):
         """What comes until the shell has told that it is done with it."""
         os.write(terminal, text.encode())
-        got, until = b"", time.monotonic() + 60
+        got, until = b"", time.monotonic() + DEADLINE
         while b"TOLD" not in got:
             expect(select.select([terminal], [], [], until - time.monotonic())[0], f"zsh is silent after {got}")
             got += os.read(terminal, 65536)

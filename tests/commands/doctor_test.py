@@ -67,7 +67,7 @@ def test_a_healthy_mount_has_no_problem_and_a_line_for_each_part(new_home):
 @contextlib.contextmanager
 def process_with_open(path):
     with open(path, "ab") as file:
-        process = subprocess.Popen(["sleep", "600"], pass_fds=[file.fileno()])
+        process = subprocess.Popen(["sleep", "3600"], pass_fds=[file.fileno()])
     try:
         yield process
     finally:

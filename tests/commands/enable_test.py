@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 
-from harness import Skip, expect, wait_for
+from harness import DEADLINE, Skip, expect, wait_for
 
 UNITS = (".config", "systemd", "user")
 ALL = {"limaquota.service", "limaquota-watch.service", "lima-vm@.service.d/limaquota.conf",
@@ -47,7 +47,7 @@ class Login:
     def run(self, *words, status=0, **environment):
         env = {"PATH": f"{self.bin}:{os.environ['PATH']}", "HOME": self.directory, **environment}
         result = subprocess.run([self.home.limaquota, *words], capture_output=True, text=True, check=False, env=env,
-                                timeout=60)
+                                timeout=DEADLINE)
         text = result.stdout + result.stderr
         expect(result.returncode == status, f"limaquota {' '.join(words)}: status {result.returncode}: {text}")
         return text
@@ -226,7 +226,7 @@ def test_mount_tells_systemd_that_it_is_ready(new_home):
         address = os.path.join(home.directory, "notify") if name == "path" else f"\0lq{os.getpid()}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
             receiver.bind(address)
-            receiver.settimeout(60)
+            receiver.settimeout(DEADLINE)
             os.environ["NOTIFY_SOCKET"] = address.replace("\0", "@")
             try:
                 home.mount()

@@ -150,7 +150,7 @@ def test_watch_ends_while_the_daemon_hangs(new_home):
 LIMACTL = """#!/bin/sh
 touch "{directory}/called"
 cat "$LIMA_HOME/vm/lima.yaml"
-exec sleep 1000
+exec sleep 3600
 """
 
 

@@ -3,7 +3,7 @@ import json
 import os
 import subprocess
 
-from harness import MIB, expect
+from harness import DEADLINE, MIB, expect
 
 GIB = 1024 * MIB
 
@@ -11,7 +11,7 @@ GIB = 1024 * MIB
 def run(home, *words, status=0):
     """(standard output, standard error)"""
     result = subprocess.run([home.limaquota, "set", *words, "--home", home.mountpoint], capture_output=True, text=True,
-                            check=False, timeout=60)
+                            check=False, timeout=DEADLINE)
     expect(result.returncode == status, f"set {words}: status {result.returncode}: {result.stdout}{result.stderr}")
     return result.stdout, result.stderr
 
@@ -146,7 +146,7 @@ def as_written(home, command):
     if not os.path.exists(path):
         os.mkdir(path)
         os.symlink(home.limaquota, os.path.join(path, "limaquota"))
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60,
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=DEADLINE,
                             env={**os.environ, "PATH": f"{path}:{os.environ['PATH']}", "LIMA_HOME": home.mountpoint})
     expect(result.returncode == 0, f"{command}: status {result.returncode}: {result.stdout}{result.stderr}")
 
@@ -166,7 +166,7 @@ def test_commands_that_messages_name_can_be_pasted(new_home):
         os.mkdir(os.path.join(home.source, name))
     home.mount()
     report = subprocess.run([home.limaquota, "doctor", "--json", "--home", home.mountpoint], capture_output=True,
-                            text=True, check=False, timeout=60)
+                            text=True, check=False, timeout=DEADLINE)
     advice = [finding["advice"] for finding in json.loads(report.stdout)["findings"] if "SIZE" in finding["advice"]]
     expect(len(advice) == len(names), f"a piece of advice for each: {advice}")
     for command in advice:

@@ -16,7 +16,7 @@ def vm_directory(home, name="vm"):
 
 def run_as_qemu(directory):
     """A process that Lima takes for the VM's QEMU, by its pid file."""
-    process = subprocess.Popen(["sleep", "600"])
+    process = subprocess.Popen(["sleep", "3600"])
     with open(os.path.join(directory, "qemu.pid"), "w", encoding="ascii") as file:
         file.write(f"{process.pid}\n")
     return process

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from harness import MIB, expect, wait_for
+from harness import DEADLINE, MIB, expect, wait_for
 
 
 def new_version(home):
@@ -17,7 +17,7 @@ def new_version(home):
 
 
 def run(binary, *arguments, status=0):
-    result = subprocess.run([binary, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run([binary, *arguments], capture_output=True, text=True, check=False, timeout=DEADLINE)
     text = result.stdout + result.stderr
     expect(result.returncode == status, f"{' '.join(arguments)}: status {result.returncode}: {text}")
     return text
@@ -135,7 +135,7 @@ def test_two_at_once_are_both_told_of_success(new_home):
     askers = [subprocess.Popen([home.limaquota, "upgrade", home.mountpoint], stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True) for _ in range(3)]
     for asker in askers:
-        text = asker.communicate(timeout=60)[0]
+        text = asker.communicate(timeout=DEADLINE)[0]
         expect(asker.returncode == 0, f"status {asker.returncode}: {text}")
     home.close()
 

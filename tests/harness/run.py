@@ -103,8 +103,10 @@ def main():
         parser.add_argument(name, type=os.path.abspath)
     parser.add_argument("tests", nargs="*")
     given = parser.parse_args()
-    # A shell starts what it puts into the background with SIGINT ignored, and so would every program tested be.
+    # A shell starts what it puts into the background with SIGINT ignored, and nohup with SIGHUP, and so would every
+    # program tested be.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     limaquota, workdir, directory = given.limaquota, given.workdir, given.directory
     os.makedirs(workdir, exist_ok=True)
     tests = tests_of(directory)

@@ -53,11 +53,11 @@ class Login:
             file.write(text)
         os.chmod(path, 0o755)
 
-    @staticmethod
-    def make_groups():
+    def make_groups(self):
         groups = []
         for hierarchy in HIERARCHIES:
-            group = os.path.join(hierarchy, f"limaquota-test.{os.getpid()}")
+            # A name of no other test's: process ids are the same in several namespaces.
+            group = os.path.join(hierarchy, "limaquota-test." + os.path.basename(self.directory) + os.urandom(4).hex())
             if not os.path.exists(os.path.join(hierarchy, "cgroup.procs")):
                 continue
             try:
@@ -102,7 +102,8 @@ class Login:
                 for directory, _, _ in os.walk(group, topdown=False):
                     with open(os.path.join(directory, "cgroup.procs"), encoding="ascii") as file:
                         for pid in file.read().split():
-                            os.kill(int(pid), signal.SIGKILL)
+                            if pid != "0":  # of another namespace: to kill 0 is to kill oneself
+                                os.kill(int(pid), signal.SIGKILL)
                     try:
                         os.rmdir(directory)
                     except OSError:  # until its last process is gone
@@ -115,7 +116,7 @@ class Login:
     def call(self, *words):
         """As the user, where the manager is: (status, output)."""
         result = subprocess.run(["nsenter", "-t", str(self.manager.pid), "-m", *self.as_user(*words)], text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=120)
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=DEADLINE)
         return result.returncode, result.stdout.strip()
 
     def run(self, *words, status=0):
@@ -133,7 +134,7 @@ class Login:
         """A process of the user's with a file of the VM open, as QEMU has; its pid file says so."""
         vm = os.path.join(self.lima, "vm")
         return subprocess.Popen(["nsenter", "-t", str(self.manager.pid), "-m", *self.as_user(
-            "sh", "-c", f"exec 3>>{vm}/disk; echo $$ > {vm}/qemu.pid; exec sleep 600")])
+            "sh", "-c", f"exec 3>>{vm}/disk; echo $$ > {vm}/qemu.pid; exec sleep 3600")])
 
     def limactl_calls(self):
         if not os.path.exists(self.log):
@@ -179,7 +180,7 @@ def test_limas_own_units_start_no_vm_on_the_bare_tree(new_home):
         login.run("systemctl", "--user", "stop", "limaquota.service")
         units = os.path.join(login.home, ".config/systemd/user")
         Login.script(os.path.join(login.bin, "start-vm"), f"#!/bin/sh\n[ -e {login.lima}/.usage/_host ] && touch "
-                     f"{login.home}/mounted\nexec sleep 600\n")
+                     f"{login.home}/mounted\nexec sleep 3600\n")
         with open(os.path.join(units, "lima-vm@.service"), "w", encoding="utf-8") as file:
             file.write(f"[Service]\nExecStart={login.bin}/start-vm %i\nType=simple\nTimeoutSec=10\n")
         login.run("systemctl", "--user", "daemon-reload")
@@ -189,7 +190,7 @@ def test_limas_own_units_start_no_vm_on_the_bare_tree(new_home):
         expect(login.show("ActiveState", "lima-vm@vm.service") == "inactive", "it stops with the mount")
         # A mount that is refused starts no VM either.
         os.unlink(os.path.join(login.home, "mounted"))
-        holder = subprocess.Popen(login.as_user("sleep", "600"), cwd=os.path.join(login.lima, "vm"))
+        holder = subprocess.Popen(login.as_user("sleep", "3600"), cwd=os.path.join(login.lima, "vm"))
         try:
             status, text = login.call("systemctl", "--user", "start", "lima-vm@vm.service")
             expect(status != 0 and not os.path.exists(os.path.join(login.home, "mounted")), text)

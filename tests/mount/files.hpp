@@ -92,7 +92,7 @@ std::string quoted(const std::filesystem::path& path);
 
 // How long a test waits for what must come. It is there so that what hangs fails, and judges no speed: no
 // machine is so slow.
-inline constexpr std::chrono::seconds patience{120};
+inline constexpr std::chrono::seconds patience{300};
 // The command line, ended with status 124 once the patience is over.
 std::string within_patience(const std::string& command);
 // Polls until `condition` holds; false where the test's patience was over before, or the test failed

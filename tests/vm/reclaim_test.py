@@ -26,7 +26,7 @@ if "df" in sys.argv:
     print("Filesystem 1B-blocks\\n/dev/vda1 1048576\\n/dev/vda1 1048576\\ntmpfs 99999999999\\n/dev/vda2 1048576")
 if "fstrim" in sys.argv:
     if how == "hang":
-        time.sleep(600)
+        time.sleep(3600)
     arguments = {{"command-line": "qemu-io virtio0 \\"discard {at}M {length}M\\""}}
     qmp.ask({socket!r}, "human-monitor-command", arguments)
     print("/: {length} MiB trimmed")

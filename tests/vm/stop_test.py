@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import qmp_peers
-from harness import HELPERS, Skip, expect, wait_for
+from harness import DEADLINE, HELPERS, Skip, expect, wait_for
 
 # A stand-in for limactl: says what it was called with, waits until the guest has written everything, as a guest
 # that shuts down writes what it still holds, and ends QEMU.
@@ -40,7 +40,7 @@ class Stop:
 
     def run(self, *words, status=0):
         process = self.start(*words)
-        text, _ = process.communicate(timeout=110)
+        text, _ = process.communicate(timeout=DEADLINE)
         expect(process.returncode == status, f"stop {' '.join(words)}: status {process.returncode}: {text}")
         return text
 
@@ -67,7 +67,7 @@ def paused(new_home, mib=24, limited="vm"):
 
 def ended(vm):
     """QEMU ended by itself."""
-    vm.process.communicate(timeout=60)
+    vm.process.communicate(timeout=DEADLINE)
     expect(vm.process.returncode == 0, f"QEMU ended with {vm.process.returncode}")
     vm.process = None
 
@@ -131,7 +131,7 @@ def test_two_loans_that_are_used_up_are_the_last(new_home):
             break
         if "paused for space again" in line:  # limactl waits for a guest that is paused
             process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=DEADLINE)
     text = "".join(lines)
     expect(process.returncode == 1 and text.count("lent 16 MiB") == 2, f"{process.returncode}: {text}")
     expect("paused for space again" in text or "would lose data" in text, f"says that it is paused: {text}")
@@ -145,12 +145,12 @@ def test_two_loans_that_are_used_up_are_the_last(new_home):
 def ends_the_loan_on(new_home, number):
     home, vm = paused(new_home)
     before = limits(home)
-    stop = Stop(home, "#!/bin/sh\necho called >>{record}\nexec sleep 300\n")
+    stop = Stop(home, "#!/bin/sh\necho called >>{record}\nexec sleep 3600\n")
     process = stop.start("vm")
     wait_for(stop.recorded, "limactl is called")
     expect("loan" in limits(home), "a loan is in force")
     process.send_signal(number)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=DEADLINE)
     expect(process.returncode == 1 and "interrupted" in text, f"{process.returncode}: {text}")
     expect(limits(home) == before, f"the limits are not what they were: {limits(home)}")
     home.run("set", "vm", "max", "--home", home.mountpoint)
@@ -169,12 +169,12 @@ def test_terminated_it_ends_the_loan(new_home):
 
 def test_killed_it_leaves_a_vm_of_the_default_without_a_limit_of_its_own(new_home):
     home, vm = paused(new_home, limited="_default")
-    stop = Stop(home, "#!/bin/sh\necho called >>{record}\nexec sleep 30\n")
+    stop = Stop(home, "#!/bin/sh\necho called >>{record}\nexec sleep 3600\n")
     process = stop.start("vm")
     wait_for(stop.recorded, "limactl is called")
     expect("loan" in limits(home), "a loan is in force")
     process.kill()
-    process.communicate(timeout=60)
+    process.wait()
     own = os.path.join(home.mountpoint, ".quota", "vm")
     wait_for(lambda: not os.path.exists(own), "the loan and its file are gone")
     home.run("set", "_default", "max", "--home", home.mountpoint)
@@ -191,7 +191,7 @@ def test_its_reader_gone_it_stops_the_vm_all_the_same(new_home):
     stop = Stop(home)
     process = stop.start("vm", stderr=subprocess.DEVNULL)
     process.stdout.close()
-    process.wait(110)
+    process.wait(DEADLINE)
     expect(process.returncode in (0, 1), f"status {process.returncode}")
     expect(stop.recorded() == [f"{home.mountpoint}: stop vm"], f"limactl was called with {stop.recorded()}")
     expect(limits(home) == before, f"the limits are not what they were: {limits(home)}")
@@ -228,7 +228,7 @@ def test_a_loan_by_hand_outlives_it(new_home):
 def test_two_do_not_lend_to_one_vm(new_home):
     home, vm = paused(new_home)
     before = limits(home)
-    stop = Stop(home, "#!/bin/sh\necho called >>{record}\nexec sleep 300\n")
+    stop = Stop(home, "#!/bin/sh\necho called >>{record}\nexec sleep 3600\n")
     process = stop.start("vm")
     wait_for(stop.recorded, "limactl is called")
     vm.wait_done()
@@ -241,7 +241,7 @@ def test_two_do_not_lend_to_one_vm(new_home):
     expect("another stop or reclaim lends room to vm" in text, f"refused: {text}")
     expect("loan " in limits(home), "the first one's loan is in force")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=DEADLINE)
     expect(limits(home) == before, f"the limits are not what they were: {limits(home)}")
     vm.verify()
     home.close()
@@ -250,7 +250,7 @@ def test_two_do_not_lend_to_one_vm(new_home):
 def test_killed_its_loan_ends(new_home):
     home, vm = paused(new_home)
     before = limits(home)
-    stop = Stop(home, "#!/bin/sh\necho called >>{record}\nexec sleep 300\n")
+    stop = Stop(home, "#!/bin/sh\necho called >>{record}\nexec sleep 3600\n")
     process = stop.start("vm")
     wait_for(stop.recorded, "limactl is called")
     expect("loan " in limits(home), f"it is lent room: {limits(home)}")

@@ -203,7 +203,7 @@ def test_a_command_is_told_of_each_event_and_one_that_hangs_holds_nothing_up(new
     hooked = os.path.join(home.directory, "hooked")
     os.environ["HOOKED"] = hooked
     set_limit(home, "vm", "32MiB")
-    watch = Watch(home, "--on-event", HOOK + "trap '' TERM; sleep 300 & wait; sleep 300")
+    watch = Watch(home, "--on-event", HOOK + "trap '' TERM; sleep 3600 & wait; sleep 3600")
     vm.start()
     watch.wait_for("vm", "paused")
     set_limit(home, "vm", "400MiB")
