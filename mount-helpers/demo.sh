@@ -19,6 +19,7 @@ readonly small_limit=64    # MiB
 readonly raised_limit=160  # MiB
 readonly other_mib=32
 readonly bytes_per_second=$((16 << 20))
+readonly patience=300       # seconds; a machine with other work to do takes many times as long
 
 bold='' green='' red='' plain=''
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
@@ -106,7 +107,7 @@ start_watcher() {
   fi
   "${namespace[@]}" python3 "$guest" watch "$home/kernel-build" "$scratch/du" &
   watcher=$!
-  wait_for 10 test -e "$scratch/du.ready" || die "the sampling process does not start"
+  wait_for "$patience" test -e "$scratch/du.ready" || die "the sampling process does not start"
 }
 
 mount_home() {
@@ -140,7 +141,8 @@ start_vm() {
     -qmp "unix:$directory/qmp.sock,server=on,wait=off" \
     -serial "file:$directory/serial.log" -pidfile "$directory/qemu.pid" &
   qemu_of[$1]=$!
-  wait_for 10 answers "$1" || die "QEMU of $1 does not start"
+  wait_for "$patience" answers_or_ended "$1" || true
+  answers "$1" || die "QEMU of $1 does not start"
 }
 
 stop_vm() {
@@ -151,6 +153,7 @@ stop_vm() {
 
 status_of() { python3 "$qmp" "$home/$1/qmp.sock" query-status 2>/dev/null; }
 answers() { status_of "$1" >/dev/null; }
+answers_or_ended() { answers "$1" || ! kill -0 "${qemu_of[$1]}" 2>/dev/null; }
 is_paused_for_space() { status_of "$1" | grep -q '"status": "io-error"'; }
 is_running() { status_of "$1" | grep -q '"status": "running"'; }
 has_finished() { grep -q DONE "$home/$1/serial.log"; }
@@ -159,7 +162,7 @@ disk_bytes() { du -s --block-size=1 "$home/$1" | cut -f 1; }
 
 # Shows .usage/kernel-build until the guest is paused or has finished.
 show_growth() {
-  local until=$((SECONDS + 60))
+  local until=$((SECONDS + patience))
   while [ "$SECONDS" -lt "$until" ]; do
     awk '{ v[$1] = $2 } END { printf "   used %6.1f MiB   writable %6.1f MiB   growth %5.1f MiB/s   state %s\n",
       v["used"] / 1048576, v["writable"] / 1048576, v["growth_per_second"] / 1048576, v["state"] }' \
@@ -190,7 +193,7 @@ meet_the_limit() {
 other_goes_on() {
   step "Meanwhile the other VM writes"
   start_vm other qcow2
-  wait_for 60 has_finished other || true
+  wait_for "$patience" has_finished other || true
   check "the other VM wrote all it wanted: used $(figure other used)" has_finished other
   check "kernel-build is still paused, not ended" is_paused_for_space kernel-build
 }
@@ -199,7 +202,7 @@ raise_and_go_on() {
   step "The limit is raised, and QEMU told to continue"
   "$limaquota" set kernel-build "${raised_limit}MiB" --home "$home" | sed 's/^/   /'
   python3 "$qmp" "$home/kernel-build/qmp.sock" cont >/dev/null
-  wait_for 60 has_finished kernel-build || true
+  wait_for "$patience" has_finished kernel-build || true
   check "the guest finished, and saw no error: $(tr -d '\r\n' <"$home/kernel-build/serial.log")" \
     has_finished kernel-build
   check "QEMU runs" is_running kernel-build
