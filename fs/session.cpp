@@ -237,6 +237,7 @@ ssize_t Session::finish_init(int fd, struct iovec* iov, int count) {
   for (int i = 0; i < count; ++i) reply.append(static_cast<const char*>(iov[i].iov_base), iov[i].iov_len);
   if (taking_over_) {
     agrees_ = reply == std::string_view(handover->init_reply, handover->init_reply_bytes);
+    let_others_serve();
     return static_cast<ssize_t>(reply.size());
   }
   const bool fits = handover != nullptr && reply.size() <= sizeof handover->init_reply;
@@ -252,9 +253,16 @@ ssize_t Session::finish_init(int fd, struct iovec* iov, int count) {
     log_info(
         "should the daemon crash, the mount is dead: only Linux 6.9 and later lets another one take over");
   }
+  let_others_serve();
   if (io_uring_) start_queues();
   if (ready_) ready_();
   return written;
+}
+
+// The kernel sends requests from the moment of the reply on, which other threads read.
+void Session::let_others_serve() {
+  init_finished_ = true;
+  init_finished_.notify_all();
 }
 
 bool Session::take_over() {
@@ -271,6 +279,7 @@ bool Session::take_over() {
 
 void Session::process(char* data, size_t size) {
   const auto* header = reinterpret_cast<const fuse_in_header*>(data);
+  if (header->opcode != FUSE_INIT) init_finished_.wait(false);
   request_flags = flags_of(header->opcode, data, size);
   std::optional<InService> in_service;
   if (may_not_be_repeated(header->opcode)) in_service.emplace(header->unique, header->opcode == FUSE_CREATE);

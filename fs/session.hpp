@@ -53,6 +53,7 @@ class Session {
   void process(char* data, size_t size);
   void complete_init(const struct iovec& body);
   ssize_t finish_init(int fd, struct iovec* iov, int count);
+  void let_others_serve();
   static void complete_open(const struct iovec& body);
   static ssize_t write_reply(int fd, struct iovec* iov, int count, void* userdata);
   static ssize_t read_request(int fd, void* buffer, size_t size, void* userdata);
@@ -74,6 +75,9 @@ class Session {
   bool rest_over_ = false;               // guarded by rest_mutex_
   std::deque<std::atomic<int>> takers_;  // and for each queue of io_uring
   std::atomic<bool> init_answered_{false};
+  // After it, all that another worker needs is noted. Nothing is served before: who saw an answer may rely on
+  // it.
+  std::atomic<bool> init_finished_{false};
   bool taking_over_ = false;  // the reply of INIT is only compared
   bool agrees_ = false;
   std::atomic<uint64_t> init_unique_{0};
