@@ -56,7 +56,7 @@ std::string joined(const std::vector<std::string_view>& words, size_t first, siz
 }
 
 // What a message may repeat of a text that anyone wrote: short and printable.
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string result(text.substr(0, 32));
   std::replace_if(
       result.begin(), result.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
@@ -82,7 +82,7 @@ using Problem = std::optional<std::string>;
 Problem read_limit(const Line& line, Limits& limits) {
   const std::string value = joined(line.words, 1, line.words.size());
   const std::optional<Bytes> size = parse_size_or_max(value);
-  if (!size) return fmt::format("{} is no size (as 15GiB, or max)", quoted(value));
+  if (!size) return fmt::format("{} is no size (as 15GiB, or max)", in_quotes(value));
   limits.limit = *size;
   return std::nullopt;
 }
@@ -93,7 +93,7 @@ Problem read_warn(const Line& line, Limits& limits) {
   const std::optional<unsigned> percent =
       has_sign ? parse_decimal<unsigned>(std::string_view(value).substr(0, value.size() - 1)) : std::nullopt;
   if (!percent || *percent < 1 || *percent > 100) {
-    return fmt::format("{} is no percentage (1% to 100%)", quoted(value));
+    return fmt::format("{} is no percentage (1% to 100%)", in_quotes(value));
   }
   limits.warn_percent = *percent;
   return std::nullopt;
@@ -102,7 +102,7 @@ Problem read_warn(const Line& line, Limits& limits) {
 Problem read_control_reserve(const Line& line, Limits& limits) {
   const std::string value = joined(line.words, 1, line.words.size());
   limits.control_reserve = parse_size(value);
-  if (!limits.control_reserve) return fmt::format("{} is no size (as 64MiB)", quoted(value));
+  if (!limits.control_reserve) return fmt::format("{} is no size (as 64MiB)", in_quotes(value));
   return std::nullopt;
 }
 
@@ -112,9 +112,9 @@ Problem read_loan(const Line& line, Limits& limits) {
   if (count < 4 || line.words[count - 2] != "until") return "a loan is 'loan SIZE until UNIXSECONDS'";
   const std::string value = joined(line.words, 1, count - 2);
   const std::optional<Bytes> amount = parse_size(value);
-  if (!amount) return fmt::format("{} is no size (as 512MiB)", quoted(value));
+  if (!amount) return fmt::format("{} is no size (as 512MiB)", in_quotes(value));
   const std::optional<int64_t> until = parse_decimal<int64_t>(last);
-  if (!until) return fmt::format("{} is no time (Unix seconds)", quoted(last));
+  if (!until) return fmt::format("{} is no time (Unix seconds)", in_quotes(last));
   limits.loan = Loan{*amount, *until};
   return std::nullopt;
 }
@@ -180,10 +180,11 @@ Parsed<Limits> parse_limits(std::string_view text, const Limits& current) {
       return ParseError{fmt::format("line {}: {}", line.number, what)};
     };
     if (key == keys.end()) {
-      return error(fmt::format("unknown key {} (limit, warn, control_reserve, loan)", quoted(line.words[0])));
+      return error(
+          fmt::format("unknown key {} (limit, warn, control_reserve, loan)", in_quotes(line.words[0])));
     }
     bool& seen_before = seen[static_cast<size_t>(key - keys.begin())];
-    if (seen_before) return error(fmt::format("{} is there twice", quoted(key->name)));
+    if (seen_before) return error(fmt::format("{} is there twice", in_quotes(key->name)));
     seen_before = true;
     if (const Problem problem = key->read(line, limits)) return error(*problem);
   }
@@ -212,11 +213,12 @@ Parsed<Bytes> parse_host_reserve(std::string_view text) {
   if (lines.size() != 1) return ParseError{"expected one line: 'reserve SIZE'"};
   const Line& line = lines[0];
   if (line.words[0] != "reserve") {
-    return ParseError{fmt::format("line {}: unknown key {} (reserve)", line.number, quoted(line.words[0]))};
+    return ParseError{
+        fmt::format("line {}: unknown key {} (reserve)", line.number, in_quotes(line.words[0]))};
   }
   const std::string value = joined(line.words, 1, line.words.size());
   if (const auto size = parse_size(value)) return *size;
-  return ParseError{fmt::format("line {}: {} is no size (as 1GiB)", line.number, quoted(value))};
+  return ParseError{fmt::format("line {}: {} is no size (as 1GiB)", line.number, in_quotes(value))};
 }
 
 std::string host_reserve_text(Bytes reserve) { return fmt::format("reserve {}\n", exact_size(reserve)); }
