@@ -200,6 +200,7 @@ TEST_P(StuckBackingTest, UsageAndAnotherVmAnswerWhileAVmsWritesAreStuck) {
   constexpr int writer_count = 24;
   // Made beforehand: the kernel lets only one at a time make a name in a directory.
   std::vector<Fd> files;
+  files.reserve(writer_count);
   for (int i = 0; i < writer_count; ++i) files.push_back(create_file(stuck / ("disk" + std::to_string(i))));
   Frozen frozen(home().backing());
   ASSERT_TRUE(frozen);
