@@ -161,7 +161,7 @@ def test_what_a_running_guest_uses_is_asked_of_limactl(new_home):
     path = with_limactl(home, df)
     words = os.path.join(path, "words")
     home.mount()
-    clock = TurnedClock(home.directory, stands=True)  # however long a guest takes on this machine, it is in time
+    clock = TurnedClock(home, stands=True)  # however long a guest takes on this machine, it is in time
 
     def run_with_path(home, directory, *arguments):
         return ended(start_with_path(home, directory, clock, *arguments))
