@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run-suites.sh PRESET BUILD TESTS WORK: runs all suites of a build, with the tests that TESTS, the build of the release,
-# holds; tests/run.sh calls it as root in a mount and pid namespace of its own. Appends a line "passed failed skipped" for each suite to WORK/counts, and what failed tests
-# printed to WORK/failures.
+# holds; tests/run.sh calls it as root in a mount and pid namespace of its own. Appends a line "passed failed skipped" for
+# each suite to WORK/counts, and what failed tests printed to WORK/failures.
 # The ordinary user of the tests is `nobody`, who need not be able to reach the sources: what he runs is copied to WORK.
 set -euo pipefail
 preset=$1 build=$2 tests=$3 work=$4
@@ -95,9 +95,12 @@ run_scripted() {
   printf -- '-- %s, %s: %d s\n' "$preset" "$name" $((SECONDS - started))
 }
 
-run_gtest "unit tests" "" "" "$build/unit_tests"
+run_gtest "unit tests" "" "" "$build/unit_tests" 2>&1 | sed -u 's/^/unit: /' &
 # Without optimization nothing is tried in the others that the sanitizers do not try.
-[ "$preset" != debug ] || exit 0
+if [ "$preset" = debug ]; then
+  wait
+  exit 0
+fi
 
 # What the tests do more of at night: random operations for each filesystem and owner, workers killed in each test that does
 # so, seconds of mixed load, cuts of the power.
