@@ -1,7 +1,7 @@
 // limaquota with accounting compiled to pass: every function of MeteredIo that the filesystem calls, as the
 // bare system call. Linked before the filesystem's library, so that its own are not taken. For bench/run.sh
 // only: it holds no limit.
-#include "fs/metered_io.hpp"
+#include "fs/metering/metered_io.hpp"
 
 namespace limaquota {
 

@@ -18,7 +18,7 @@
 #include "accounting/layout.hpp"
 #include "accounting/names.hpp"
 #include "accounting/size_text.hpp"
-#include "fs/fd.hpp"
+#include "fs/system/fd.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/end_signals.hpp"
 #include "mount-helpers/home.hpp"

@@ -9,7 +9,7 @@
 #include <cstring>
 
 #include "accounting/names.hpp"
-#include "fs/libfuse_version.hpp"
+#include "fs/system/libfuse_version.hpp"
 #include "mount-helpers/doctor.hpp"
 #include "mount-helpers/process.hpp"
 

@@ -6,8 +6,9 @@
 
 #include "accounting/escape.hpp"
 #include "accounting/names.hpp"
-#include "fs/preflight.hpp"
-#include "fs/upgrade.hpp"
+#include "fs/daemon/preflight.hpp"
+#include "fs/daemon/upgrade.hpp"
+#include "fs/system/mountinfo.hpp"
 #include "mount-helpers/doctor.hpp"
 #include "mount-helpers/home.hpp"
 

@@ -13,7 +13,7 @@
 #include "accounting/json.hpp"
 #include "accounting/layout.hpp"
 #include "accounting/names.hpp"
-#include "fs/preflight.hpp"
+#include "fs/system/mountinfo.hpp"
 #include "mount-helpers/options.hpp"
 #include "mount-helpers/refusal.hpp"
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "fs/lima_vms.hpp"
+#include "fs/daemon/lima_vms.hpp"
 
 namespace limaquota {
 

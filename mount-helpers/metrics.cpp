@@ -13,7 +13,7 @@
 
 #include "accounting/escape.hpp"
 #include "accounting/usage_text.hpp"
-#include "fs/fd.hpp"
+#include "fs/system/fd.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/options.hpp"

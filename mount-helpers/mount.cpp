@@ -11,9 +11,9 @@
 #include <string_view>
 #include <vector>
 
-#include "fs/fd.hpp"
-#include "fs/mount_channel.hpp"
-#include "fs/mount_home.hpp"
+#include "fs/daemon/mount_channel.hpp"
+#include "fs/daemon/mount_home.hpp"
+#include "fs/system/fd.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/options.hpp"

@@ -8,7 +8,7 @@
 #include <optional>
 #include <string>
 
-#include "fs/fd.hpp"
+#include "fs/system/fd.hpp"
 
 namespace limaquota {
 

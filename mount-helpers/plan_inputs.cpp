@@ -18,7 +18,7 @@
 #include "accounting/size_text.hpp"
 #include "accounting/template.hpp"
 #include "accounting/template_yaml.hpp"
-#include "fs/fd.hpp"
+#include "fs/system/fd.hpp"
 #include "mount-helpers/plan.hpp"
 #include "mount-helpers/process.hpp"
 #include "mount-helpers/refusal.hpp"

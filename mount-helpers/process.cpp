@@ -17,7 +17,7 @@
 
 #include <fmt/core.h>
 
-#include "fs/fd.hpp"
+#include "fs/system/fd.hpp"
 
 namespace limaquota {
 namespace {

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "accounting/json_fwd.hpp"
-#include "fs/fd.hpp"
+#include "fs/system/fd.hpp"
 
 namespace limaquota {
 

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "accounting/limits.hpp"
-#include "fs/fd.hpp"
+#include "fs/system/fd.hpp"
 
 namespace limaquota {
 

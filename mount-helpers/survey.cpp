@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "accounting/usage_text.hpp"
-#include "fs/survey_home.hpp"
+#include "fs/daemon/survey_home.hpp"
 #include "mount-helpers/refusal.hpp"
 
 namespace limaquota {

@@ -7,8 +7,8 @@
 
 namespace limaquota {
 
-// The report that a mount would give in its first moment (fs/survey_home.hpp): growth and refusals are 0.
-// Throws Refusal.
+// The report that a mount would give in its first moment (fs/daemon/survey_home.hpp): growth and refusals are
+// 0. Throws Refusal.
 Report survey(const std::string& home);
 // What the daemon says; where limaquota is not mounted the survey, and `mounted` is false. Throws Refusal,
 // also where the mount is dead: the tree cannot be seen then.

@@ -13,7 +13,8 @@
 
 #include "accounting/escape.hpp"
 #include "accounting/names.hpp"
-#include "fs/preflight.hpp"
+#include "fs/daemon/preflight.hpp"
+#include "fs/system/mountinfo.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/lima_vms.hpp"

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "accounting/escape.hpp"
-#include "fs/mount_home.hpp"
-#include "fs/upgrade.hpp"
+#include "fs/daemon/mount_home.hpp"
+#include "fs/daemon/upgrade.hpp"
 #include "mount-helpers/commands.hpp"
 #include "mount-helpers/home.hpp"
 #include "mount-helpers/options.hpp"

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "fs/fd.hpp"
+#include "fs/system/fd.hpp"
 #include "mount-helpers/process.hpp"
 
 namespace limaquota {

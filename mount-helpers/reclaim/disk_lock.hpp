@@ -3,7 +3,7 @@
 
 #include <filesystem>
 
-#include "fs/fd.hpp"
+#include "fs/system/fd.hpp"
 
 namespace limaquota {
 

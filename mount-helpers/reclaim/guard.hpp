@@ -5,7 +5,7 @@
 
 #include <functional>
 
-#include "fs/fd.hpp"
+#include "fs/system/fd.hpp"
 
 namespace limaquota {
 

@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "accounting/layout.hpp"
-#include "fs/fd.hpp"
+#include "fs/system/fd.hpp"
 
 namespace limaquota {
 namespace {

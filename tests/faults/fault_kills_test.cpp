@@ -374,7 +374,7 @@ class KilledForAnUpgrade : public FaultTest {
     fs::copy_file(limaquota_binary(), binary_);
     disk_ = create_file(home().make_vm("vm") / "disk");
   }
-  // What limaquota_faulty ended with: see Upgraded in fs/upgrade.hpp.
+  // What limaquota_faulty ended with: see Upgraded in fs/daemon/upgrade.hpp.
   int upgrade() { return run(quoted(binary_) + " upgrade " + quoted(home().mount())).status; }
   fs::path serving() { return fs::read_symlink("/proc/" + std::to_string(home().daemon()) + "/exe"); }
 

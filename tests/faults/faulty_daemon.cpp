@@ -8,8 +8,8 @@
 #include <filesystem>
 #include <string>
 
-#include "fs/mount_home.hpp"
-#include "fs/upgrade.hpp"
+#include "fs/daemon/mount_home.hpp"
+#include "fs/daemon/upgrade.hpp"
 #include "tests/faults/faulty_sys.hpp"
 
 namespace {

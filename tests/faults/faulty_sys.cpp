@@ -13,7 +13,7 @@
 #include <thread>
 #include <utility>
 
-#include "fs/handover.hpp"
+#include "fs/handover/notes.hpp"
 
 namespace limaquota {
 namespace {

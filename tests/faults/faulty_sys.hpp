@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "fs/sys.hpp"
+#include "fs/system/sys.hpp"
 
 namespace limaquota {
 

@@ -1,5 +1,5 @@
 """What the kernel offered a mount in its INIT request, and what the mount answered: as the daemon notes both for the worker
-that takes over (fs/handover.hpp)."""
+that takes over (fs/handover/notes.hpp)."""
 import collections
 import glob
 import os

@@ -100,7 +100,7 @@ uint64_t status_number(const fs::path& process, const std::string& key, int base
 
 TEST_P(DoorsTest, TheWorkerKeepsNoPrivilegeThatItDoesNotNeed) {
   if (sanitized_by("tsan")) GTEST_SKIP() << "the thread sanitizer has a thread of its own from before";
-  // Of files, of their owners, and CAP_SYS_ADMIN for attributes; see fs/caller.cpp.
+  // Of files, of their owners, and CAP_SYS_ADMIN for attributes; see fs/system/caller.cpp.
   constexpr uint64_t files = 0x882000dfU;
   const fs::path worker = "/proc/" + std::to_string(home().worker());
   size_t threads = 0;

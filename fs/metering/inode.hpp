@@ -1,0 +1,138 @@
+// One inode of the backing tree, as the filesystem knows it.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <boost/container/small_vector.hpp>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "accounting/allocation_map.hpp"
+#include "accounting/bytes.hpp"
+#include "accounting/ledger.hpp"
+#include "fs/system/fd.hpp"
+#include "fs/system/node_id.hpp"
+#include "fs/system/sys.hpp"
+
+namespace limaquota {
+
+// What a directory is in Lima's layout; it decides the accounts of its children.
+enum class Role : uint8_t { plain, root, disks, vm, disk };
+
+// An account that an inode is charged to, and how many of its names are there.
+struct Holder {
+  AccountId account = 0;
+  uint32_t names = 0;
+};
+
+// A value that is read without its lock where a moment's staleness does no harm.
+template <class T>
+class Relaxed {
+ public:
+  Relaxed(T value = T()) : value_(value) {}  // NOLINT(google-explicit-constructor)
+  Relaxed(const Relaxed& other) : value_(static_cast<T>(other)) {}
+  Relaxed& operator=(const Relaxed& other) {
+    value_.store(other, std::memory_order_relaxed);
+    return *this;
+  }
+  operator T() const {
+    return value_.load(std::memory_order_relaxed);
+  }  // NOLINT(google-explicit-constructor)
+
+ private:
+  std::atomic<T> value_;
+};
+
+// The charge of one backing inode: what `used` of its account holds for it. Kept for every inode of the tree,
+// also for those the kernel has forgotten, so that a figure never drifts. Guarded by the inode's mutex where
+// an Inode exists, else by the table's.
+struct Charge {
+  Bytes bytes;
+  Relaxed<AccountId> account;
+  Relaxed<Role> role;
+  Relaxed<bool> is_disk;  // a disk file, with a record in the ledger
+  Relaxed<bool> is_yaml;  // a VM's lima.yaml
+  std::string handle;     // the file handle: its inode can be found again by it, as root
+  // For an inode that had several names: where they are (links from outside the tree do not count). It counts
+  // in each account that holds one. Without it there is one name.
+  std::unique_ptr<std::vector<Holder>> holders;
+
+  // The accounts it counts in.
+  boost::container::small_vector<AccountId, 2> accounts() const {
+    boost::container::small_vector<AccountId, 2> all;
+    if (!holders)
+      all.push_back(account);
+    else
+      for (const Holder& holder : *holders) all.push_back(holder.account);
+    return all;
+  }
+};
+
+// Locking: `mutex` is held over system calls on this inode. Several inodes are locked in ascending order of
+// id. The table's and the ledger's mutexes are taken inside it and never held over a system call.
+struct Inode {
+  Inode(NodeId node, Fd o_path, Charge& its_charge) : id(node), path(std::move(o_path)), charge(its_charge) {}
+
+  const NodeId id;
+  Fd path;  // O_PATH; stays the same until the kernel has forgotten the inode
+  uint32_t generation = 0;
+  dev_t device = 0;
+  mode_t type = 0;                 // S_IFMT part
+  std::atomic<unsigned> opens{0};  // descriptors of open files
+  std::atomic<bool> dead{false};   // its charge was given back and means nothing any more; set under mutex
+  std::atomic<bool> being_settled{false};    // who needs the room may wait for it; set under mutex
+  std::atomic<bool> listed{false};           // on the settle list, which keeps it in the table
+  std::atomic<bool> may_have_set_id{false};  // set-uid or set-gid bits may have to be kept or cleared by us
+
+  // Taken last and alone, over no system call.
+  std::mutex open_mutex;
+  // --- guarded by open_mutex ---
+  bool direct = false;          // how it is opened while opens > 0: direct I/O or through the page cache
+  bool cache_is_stale = false;  // written by direct I/O since it was last opened through the page cache
+
+  std::mutex mutex;
+  // --- guarded by mutex ---
+  Charge& charge;
+  Bytes slack;                   // what the ledger holds for this inode's late metadata
+  uint64_t unsettled = 0;        // extents that may come of writes not yet known to be on disk
+  uint64_t settled = 0;          // how often `unsettled` was taken down
+  uint64_t unwritten = 0;        // unwritten blocks: each may split an extent when it is written
+  uint64_t extents_at_most = 0;  // upper bound of the extents present
+  bool extents_counted = false;  // no more than there are
+  // At most so much of the slack is for late metadata, whatever a new count of the extents says: it was
+  // enough for all that was to come, and what came of it is allocated.
+  Bytes late_cap = Bytes::unlimited();
+  Bytes unknown_growth;  // reserved by an operation after which fstat failed
+  uint64_t size = 0;
+  AllocationMap map;
+  bool hints_known = false;
+  ExtentHints hints;
+  bool maybe_shared = false;  // has, or may have, shared extents
+  unsigned sharing = 0;       // copies under way that may share any block of it
+  bool preallocated_past_end = false;
+  bool gone = false;            // no name is left
+  bool linked_outside = false;  // gone from the tree, but not from the filesystem
+  bool dying = false;           // counted in the table's `dying`
+  std::chrono::steady_clock::time_point dirty_since;
+  std::chrono::steady_clock::time_point last_write;
+
+  // --- guarded by the table's mutex ---
+  uint64_t lookups = 0;
+  bool taken_over = false;                                    // from a worker that died
+  std::unordered_map<NodeId, Charge>::node_type last_charge;  // of a dead one, for who asks it still
+  NodeId parent = 0;                                          // where the kernel looked it up last
+  std::string name;
+};
+
+// The generation that the kernel sees: 32 bits that stand for the file handle (FNV-1a).
+uint32_t generation_of(const std::string& handle);
+
+using InodePtr = std::shared_ptr<Inode>;
+
+}  // namespace limaquota

@@ -1,0 +1,243 @@
+#include "fs/metering/inode_table.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "fs/handover/notes.hpp"
+
+namespace limaquota {
+namespace {
+constexpr unsigned device_shift = 48;
+constexpr NodeId inode_mask = (NodeId{1} << device_shift) - 1;
+
+// For the next worker: which inode the descriptor stands for it sees itself.
+void note_lookups(const Inode& inode) {
+  if (handover == nullptr || !inode.path) return;
+  Handover::Descriptor& descriptor = handover->descriptor(inode.path.get());
+  if (descriptor.use() != DescriptorUse::inode) descriptor.account = 0;
+  descriptor.lookups = inode.lookups;
+  descriptor.set_use(DescriptorUse::inode);
+}
+
+void note_end(const Inode& inode) {
+  if (handover != nullptr && inode.path)
+    handover->descriptor(inode.path.get()).set_use(DescriptorUse::passing);
+}
+}  // namespace
+
+void InodeTable::close_path(Inode& inode) {
+  Fd closing;
+  const std::lock_guard lock(mutex_);
+  note_end(inode);
+  closing = std::move(inode.path);
+}
+
+void InodeTable::note_account(const Inode& inode, const std::string& account) const {
+  const std::lock_guard lock(mutex_);
+  if (handover == nullptr || !inode.path) return;
+  handover->descriptor(inode.path.get()).account = handover->account_index(account);
+}
+
+// The numbers that ids begin with must be the same for each worker.
+uint64_t InodeTable::index_of(dev_t device) {
+  if (device_index_.empty() && handover != nullptr) {
+    for (uint32_t i = 0; i < handover->devices; ++i) device_index_.emplace(handover->device_numbers[i], i);
+  }
+  const auto [found, is_new] = device_index_.emplace(device, device_index_.size());
+  if (is_new && handover != nullptr && found->second < Handover::most_devices) {
+    handover->device_numbers[found->second] = device;
+    handover->devices = static_cast<uint32_t>(found->second) + 1;
+  }
+  return found->second;
+}
+
+void InodeTable::set_root(dev_t device, ino_t inode) {
+  const std::lock_guard lock(mutex_);
+  root_device_ = device;
+  root_inode_ = inode;
+  (void)index_of(device);
+}
+
+uint32_t generation_of(const std::string& handle) {
+  uint32_t hash = 2166136261U;
+  for (const char c : handle) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619U;
+  return hash;
+}
+
+NodeId InodeTable::id_of(dev_t device, ino_t inode) {
+  const std::lock_guard lock(mutex_);
+  if (device == root_device_ && inode == root_inode_) return root_node;
+  const NodeId id = (index_of(device) << device_shift) | (inode & inode_mask);
+  // The root's id is taken; and an inode number above 48 bits is folded into a range of its own.
+  if (id == root_node || inode > inode_mask) return (NodeId{1} << 61) | (inode & ((NodeId{1} << 61) - 1));
+  return id;
+}
+
+namespace {
+int64_t steady_now() { return std::chrono::steady_clock::now().time_since_epoch().count(); }
+// Longer than this only an inode waits that somebody holds in another way (a working directory, O_PATH).
+constexpr int64_t dying_nanoseconds = 200'000'000;
+}  // namespace
+
+void InodeTable::mark_dying(Inode& inode) {
+  if (inode.dying || !inode.gone || inode.opens > 0) return;
+  inode.dying = true;
+  ++dying_;
+  last_death_ = steady_now();
+}
+
+void InodeTable::unmark_dying(Inode& inode) {
+  if (std::exchange(inode.dying, false)) --dying_;
+}
+
+bool InodeTable::some_dying() const { return dying_ > 0 && steady_now() - last_death_ < dying_nanoseconds; }
+
+uint64_t InodeTable::lookups(NodeId id) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = inodes_.find(id);
+  return found == inodes_.end() ? 0 : found->second->lookups;
+}
+
+InodePtr InodeTable::find(NodeId id) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = inodes_.find(id);
+  return found == inodes_.end() ? nullptr : found->second;
+}
+
+std::vector<InodeTable::Known> InodeTable::too_many(size_t most) const {
+  std::vector<Known> names;
+  const std::lock_guard lock(mutex_);
+  if (inodes_.size() <= most) return names;
+  const size_t wanted = inodes_.size() - most + most / 8;
+  for (const auto& [id, inode] : inodes_) {
+    if (names.size() >= wanted) break;
+    if (inode->opens > 0 || inode->listed || S_ISDIR(inode->type) || inode->name.empty()) continue;
+    names.push_back({inode->parent, inode->name});
+  }
+  return names;
+}
+
+InodePtr InodeTable::enter(NodeId id, Fd&& o_path, NodeId parent, const char* name,
+                           const std::function<void(Inode&)>& fill) {
+  const std::lock_guard lock(mutex_);
+  InodePtr& slot = inodes_[id];
+  if (!slot || slot->dead) {
+    if (slot) note_end(*slot);
+    // A dead one came back by a link from outside the tree: the kernel's lookups of it still count.
+    const uint64_t lookups = slot ? slot->lookups : 0;
+    slot = std::make_shared<Inode>(id, std::move(o_path), charges_[id]);
+    slot->lookups = lookups;
+    fill(*slot);
+    known_ = inodes_.size();
+  }
+  ++slot->lookups;
+  note_lookups(*slot);
+  slot->parent = parent;
+  slot->name = name;
+  return slot;
+}
+
+InodePtr InodeTable::take_over(NodeId id, Fd&& o_path, uint64_t lookups,
+                               const std::function<void(Inode&)>& fill) {
+  const int given = o_path.get();
+  const std::lock_guard lock(mutex_);
+  InodePtr& slot = inodes_[id];
+  if (!slot) {
+    slot = std::make_shared<Inode>(id, std::move(o_path), charges_[id]);
+    fill(*slot);
+    known_ = inodes_.size();
+  }
+  slot->lookups += lookups;
+  slot->taken_over = true;
+  note_lookups(*slot);
+  if (slot->path.get() != given) handover->descriptor(given).set_use(DescriptorUse::passing);
+  doubtful_.push_back(id);
+  return slot;
+}
+
+std::vector<InodeTable::Doubtful> InodeTable::doubtful() {
+  const std::lock_guard lock(mutex_);
+  std::vector<Doubtful> all;
+  for (const NodeId id : doubtful_) {
+    const auto found = inodes_.find(id);
+    if (id != root_node && found != inodes_.end()) all.push_back({id, found->second->lookups});
+  }
+  doubtful_.clear();
+  return all;
+}
+
+InodePtr InodeTable::enter_again(NodeId id) {
+  const std::lock_guard lock(mutex_);
+  const auto found = inodes_.find(id);
+  if (found == inodes_.end() || found->second->dead) return nullptr;
+  ++found->second->lookups;
+  note_lookups(*found->second);
+  return found->second;
+}
+
+InodePtr InodeTable::forget(NodeId id, uint64_t count) {
+  const std::lock_guard lock(mutex_);
+  const auto found = inodes_.find(id);
+  if (found == inodes_.end()) return nullptr;
+  Inode& inode = *found->second;
+  inode.lookups -= std::min(count, inode.lookups);
+  note_lookups(inode);
+  // The kernel tells all of its lookups when it forgets: what is left may be too much.
+  if (inode.taken_over && count > 0 && inode.lookups > 0) doubtful_.push_back(id);
+  if (inode.lookups > 0 || inode.listed || inode.opens > 0) return nullptr;
+  note_end(inode);
+  InodePtr last = std::move(found->second);
+  inodes_.erase(found);
+  known_ = inodes_.size();
+  return last;
+}
+
+bool InodeTable::add_charge(NodeId id, Charge&& charge) {
+  const std::lock_guard lock(mutex_);
+  return charges_.try_emplace(id, std::move(charge)).second;
+}
+
+Charge* InodeTable::find_charge(NodeId id) {
+  const std::lock_guard lock(mutex_);
+  const auto found = charges_.find(id);
+  return found == charges_.end() ? nullptr : &found->second;
+}
+
+void InodeTable::drop_charge(Inode& inode) {
+  const std::lock_guard lock(mutex_);
+  inode.dead = true;  // here, so that no other Inode is made for this charge
+  inode.last_charge = charges_.extract(inode.id);
+}
+
+void InodeTable::drop_charge(NodeId id) {
+  const std::lock_guard lock(mutex_);
+  auto charge = charges_.extract(id);
+  const auto inode = inodes_.find(id);
+  if (charge && inode != inodes_.end() && &inode->second->charge == &charge.mapped())
+    inode->second->last_charge = std::move(charge);
+}
+
+std::optional<Charge> InodeTable::take_stale_charge(NodeId id, const std::string& handle) {
+  const std::lock_guard lock(mutex_);
+  const auto found = charges_.find(id);
+  if (found == charges_.end() || handle.empty() || found->second.handle.empty()) return std::nullopt;
+  // An inode that is known has a descriptor, so that its number is not given to another one.
+  if (found->second.handle == handle || inodes_.contains(id)) return std::nullopt;
+  std::optional<Charge> stale(std::move(found->second));
+  charges_.erase(found);
+  return stale;
+}
+
+std::string InodeTable::handle_of(NodeId id) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = charges_.find(id);
+  return found == charges_.end() ? std::string() : found->second.handle;
+}
+
+size_t InodeTable::charges() const {
+  const std::lock_guard lock(mutex_);
+  return charges_.size();
+}
+
+}  // namespace limaquota

@@ -1,0 +1,68 @@
+// All parts of the filesystem, put together in the order in which they depend on each other.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "accounting/ledger.hpp"
+#include "fs/backing/backing.hpp"
+#include "fs/handover/kept_memory.hpp"
+#include "fs/limits/limit_store.hpp"
+#include "fs/metering/inode_table.hpp"
+#include "fs/metering/metered_io.hpp"
+#include "fs/metering/settler.hpp"
+#include "fs/texts/quota_files.hpp"
+#include "fs/texts/usage_files.hpp"
+#include "fs/texts/virtual_tree.hpp"
+#include "fs/tree/accounts.hpp"
+#include "fs/tree/tree.hpp"
+
+namespace limaquota {
+
+struct FilesystemOptions {
+  std::string backing_options;  // the backing filesystem's own mount options
+  std::vector<std::string>
+      homes;             // absolute paths of the Lima home: where it is mounted (first) and where it is from
+  bool noatime = false;  // reading leaves access times alone
+  int refusal = ENOSPC;  // what is beyond a budget: ENOSPC or EDQUOT
+};
+
+// Thread safety: the parts say it themselves; the constructor and destructor need the only thread.
+class Filesystem {
+ public:
+  Filesystem(Sys& sys, Fd root, const FilesystemOptions& options);
+  ~Filesystem();
+  Filesystem(const Filesystem&) = delete;
+  Filesystem& operator=(const Filesystem&) = delete;
+
+  // Charges the tree, and takes over what a worker before had of `descriptors` (fs/handover/notes.hpp).
+  Result<void> start(const std::vector<int>& descriptors);
+  // After that: starts the thread that settles and ends loans. That calls `in_doubt` again and again once
+  // something was not done to its end, a lack of memory as a rule: what was done may not be booked.
+  void settle(std::function<void()> in_doubt);
+  // From any thread.
+  void doubt() { doubtful_ = true; }
+
+  const int open_flags;  // O_NOATIME, or none
+  Backing backing;
+  Ledger ledger;
+  InodeTable table;
+  LimitStore limits;
+  KeptMemory memory;
+  Accounts accounts;
+  Settler settler;
+  MeteredIo io;
+  Tree tree;
+  UsageFiles usage;
+  QuotaFiles quota;
+  VirtualTree virtual_tree;
+
+ private:
+  bool sync_later_ = false;  // of the settler's thread, once there is one
+  std::atomic<bool> doubtful_{false};
+};
+
+}  // namespace limaquota
