@@ -52,7 +52,7 @@ void set_descriptor_limit(DescriptorsFor whom) {
   constexpr rlim_t kept_free = 64;
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, Handover::most_descriptors);
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, DescriptorNotes::most);
   if (whom == DescriptorsFor::serving) limit.rlim_cur -= std::min(kept_free, limit.rlim_cur / 8);
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
@@ -62,11 +62,11 @@ void set_descriptor_limit(DescriptorsFor whom) {
 class Starter {
  public:
   explicit Starter(Fd pipe) : pipe_(std::move(pipe)) {}
-  void tell_ready(Handover& notes) {
-    if (notes.told) return abandon();
+  void tell_ready(Notes& notes) {
+    if (notes.process.told) return abandon();
     say("");
-    notes.told = true;
-    if (pipe_) notes.descriptor(pipe_.get()).set_use(DescriptorUse::passing);
+    notes.process.told = true;
+    if (pipe_) notes.descriptors.of(pipe_.get()).set_use(DescriptorUse::passing);
     pipe_.reset();
   }
   // Its descriptor is another process's business.
@@ -128,24 +128,25 @@ struct Mounted {
   }
 };
 
-std::chrono::steady_clock::duration served_for(const Handover& notes) {
+std::chrono::steady_clock::duration served_for(const Notes& notes) {
   return std::chrono::steady_clock::now().time_since_epoch() -
-         std::chrono::steady_clock::duration(notes.serving_since.load());
+         std::chrono::steady_clock::duration(notes.process.serving_since.load());
 }
 
+std::unique_ptr<Sys> real_system(const Notes&) { return std::make_unique<Sys>(); }
+
 // The life of a worker.
-int serve(const Mounted& mounted, Sys& sys, Starter& starter, Handover& notes) {
+int serve(const Mounted& mounted, const MakeSys& make_sys, Starter& starter, Notes& notes) {
   const MountOptions& options = mounted.options;
   const std::string& source = mounted.source;
   const std::string& mountpoint = mounted.mountpoint;
-  handover = &notes;
-  const bool takes_over = notes.restarts > 0;
+  const bool takes_over = notes.process.takes_over();
   std::vector<int> inherited;
   if (takes_over) {
     auto open = notes.inherit();
     if (!open) give_up(fmt::format("cannot see what is open: {}", std::strerror(open.error().value)));
     inherited = std::move(*open);
-    notes.release_slots();
+    notes.requests.release_all(notes.process.restarts);
   }
   ::umask(0);
   FilesystemOptions filesystem_options;
@@ -153,21 +154,23 @@ int serve(const Mounted& mounted, Sys& sys, Starter& starter, Handover& notes) {
   filesystem_options.homes = {mountpoint, source, options.source, options.mountpoint};
   filesystem_options.noatime = std::count(options.flags.begin(), options.flags.end(), "noatime") > 0;
   if (options.refuse_with_edquot) filesystem_options.refusal = EDQUOT;
-  Filesystem fs(sys, Fd(mounted.root), filesystem_options);
+  const auto sys = make_sys(notes);
+  Filesystem fs(*sys, notes, Fd(mounted.root), filesystem_options);
   if (const auto started = fs.start(inherited); !started) {
     const std::string why = fmt::format("cannot read {}: {}", source, std::strerror(started.error().value));
     if (!takes_over) return starter.fail_with(why);
     give_up(why);
   }
-  Fd device(notes.device - 1);
+  Fd device(notes.connection.device - 1);
   if (!takes_over) {
     auto opened = open_mount({source, mountpoint, options.allow_other, options.flags});
     if (const auto* failure = std::get_if<MountFailure>(&opened)) return starter.fail_with(failure->message);
     device = std::move(std::get<Fd>(opened));
-    notes.descriptor(device.get()).set_use(DescriptorUse::lasting);
-    notes.device = device.get() + 1;
+    notes.descriptors.of(device.get()).set_use(DescriptorUse::lasting);
+    notes.connection.device = device.get() + 1;
   }
-  Session session(fs, std::move(device), options.io_uring);
+  Session session(fs, std::move(device),
+                  options.io_uring ? Session::Transport::io_uring : Session::Transport::device);
   if (!session.good()) {
     const std::string why = "libfuse does not start";
     if (takes_over) give_up(why);
@@ -180,28 +183,30 @@ int serve(const Mounted& mounted, Sys& sys, Starter& starter, Handover& notes) {
   if (!takes_over) drop_privileges();  // one that takes over did so at its start
   fs.settle([&notes] {
     // Not again and again, should the cause last.
-    if (!notes.restartable || notes.serving_since == 0 || served_for(notes) < doubt_interval) return;
+    if (!notes.connection.restartable || notes.process.serving_since == 0 ||
+        served_for(notes) < doubt_interval)
+      return;
     give_up("what was done may not have been counted: the next worker counts anew");
   });
-  notes.serving_since = std::chrono::steady_clock::now().time_since_epoch().count();
+  notes.process.serving_since = std::chrono::steady_clock::now().time_since_epoch().count();
   const auto ready = [&] {
     starter.tell_ready(notes);
-    if (notes.ready) return;
+    if (notes.process.ready) return;
     log_info("{} is mounted on {}", source, mountpoint);
-    notes.ready = true;
-    ::kill(notes.supervisor, SIGUSR2);
+    notes.process.ready = true;
+    ::kill(notes.process.supervisor, SIGUSR2);
   };
   // A mount that is taken over has answered INIT already.
   if (takes_over) ready();
   if (!session.serve(ready)) give_up("cannot serve: there is no thread for it");
-  notes.gone = true;
+  notes.process.gone = true;
   return 0;
 }
 
-int supervised(const Mounted& mounted, Sys& sys, Starter& starter, Handover& notes) {
+int supervised(const Mounted& mounted, const MakeSys& make_sys, Starter& starter, Notes& notes) {
   const int status = supervise(
       notes,
-      {mounted.mountpoint, [&] { return serve(mounted, sys, starter, notes); }, mounted.options.ready});
+      {mounted.mountpoint, [&] { return serve(mounted, make_sys, starter, notes); }, mounted.options.ready});
   // The descriptors were the workers' as well: which numbers are still ours nobody knows.
   starter.abandon();
   return status;
@@ -239,27 +244,21 @@ std::optional<int> into_background(Fd* pipe_to_parent) {
 
 }  // namespace
 
-int mount_home(const MountOptions& options) {
-  static Sys real_system;
-  return mount_home(options, real_system);
-}
+int mount_home(const MountOptions& options) { return mount_home(options, real_system); }
 
-int take_over_home(int notes) {
-  static Sys real_system;
-  return take_over_home(notes, real_system);
-}
+int take_over_home(int notes) { return take_over_home(notes, real_system); }
 
-int take_over_home(int notes, Sys& sys) {
-  Handover* known = Handover::map(notes, true);
+int take_over_home(int notes, const MakeSys& make_sys) {
+  Notes* known = Notes::map(notes, Notes::Purpose::going_on);
   if (known == nullptr) return fail("these notes are not of this version");
   (void)set_close_on_exec(true);
-  const Mounted mounted(known->words());
+  const Mounted mounted(known->mounted.read());
   if (!mounted.options.foreground) log_to_syslog();
   Starter starter{Fd()};
-  return supervised(mounted, sys, starter, *known);
+  return supervised(mounted, make_sys, starter, *known);
 }
 
-int mount_home(const MountOptions& options, Sys& sys) {
+int mount_home(const MountOptions& options, const MakeSys& make_sys) {
   for (const std::string& flag : options.flags) {
     if (!is_mount_flag(flag) && flag != "default_permissions") {
       return fail(fmt::format("unknown mount option '{}'", flag));
@@ -296,16 +295,16 @@ int mount_home(const MountOptions& options, Sys& sys) {
   mounted.mountpoint = mountpoint;
   mounted.root = root.get();
   if (const auto backing = mount_of(source)) mounted.backing_options = backing->super_options;
-  Handover* notes = Handover::make();
+  Notes* notes = Notes::make();
   if (notes == nullptr) {
     return starter.fail_with(
         fmt::format("cannot have memory for the daemon's notes: {} (\"ulimit -f\" and \"ulimit -v\" show how "
                     "much a process may have)",
                     std::strerror(errno)));
   }
-  if (!notes->keep_words(mounted.words())) return starter.fail_with("the mount options are too long");
+  if (!notes->mounted.write(mounted.words())) return starter.fail_with("the mount options are too long");
   (void)root.release();
-  return supervised(mounted, sys, starter, *notes);
+  return supervised(mounted, make_sys, starter, *notes);
 }
 
 }  // namespace limaquota

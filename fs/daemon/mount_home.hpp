@@ -3,12 +3,14 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 namespace limaquota {
 
 class Sys;
+struct Notes;
 
 struct MountOptions {
   std::string source;      // the Lima home whose files are shown
@@ -29,11 +31,13 @@ struct MountOptions {
 // Mounts and, in the foreground, serves until unmounted. Returns the exit status: 0 done, 1 refused or failed
 // (one line on stderr: what, where, what to do next).
 int mount_home(const MountOptions& options);
-// The same with system calls on the backing tree of one's own: tests inject faults there.
-int mount_home(const MountOptions& options, Sys& sys);
+// The same with system calls on the backing tree of one's own, made at the start of each worker, whose notes
+// outlive them: tests inject faults there.
+using MakeSys = std::function<std::unique_ptr<Sys>(const Notes& notes)>;
+int mount_home(const MountOptions& options, const MakeSys& make_sys);
 // Goes on serving a mount that another program served in this process, by the descriptor of its notes: what
 // fs/daemon/upgrade.hpp has executed. As mount_home in the foreground.
 int take_over_home(int notes);
-int take_over_home(int notes, Sys& sys);
+int take_over_home(int notes, const MakeSys& make_sys);
 
 }  // namespace limaquota

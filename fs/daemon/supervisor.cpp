@@ -74,24 +74,15 @@ pid_t fork_with_descriptors() {
   return pid;
 }
 
-// What is open now is the supervisor's, and stays. False where that cannot be seen.
-bool mark_lasting(Handover& notes) {
-  const auto all = open_descriptors();
-  for (size_t i = 0; all && i < all->size(); ++i) {
-    if ((*all)[i] < Handover::most_descriptors) notes.descriptor((*all)[i]).set_use(DescriptorUse::lasting);
-  }
-  return all.operator bool();
-}
-
 // Asks the mount now and then: in a process of its own, since the question may never be answered.
-[[noreturn]] void probe(Handover& notes, const char* path) {
+[[noreturn]] void probe(Notes& notes, const char* path) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   // It must not keep the mount alive.
   ::close_range(0, ~0U, 0);
-  while (::getppid() == notes.supervisor) {
+  while (::getppid() == notes.process.supervisor) {
     struct stat st {};
     (void)::stat(path, &st);  // whatever it says, it is an answer
-    notes.answered = Clock::now().time_since_epoch().count();
+    notes.process.answered = Clock::now().time_since_epoch().count();
     std::this_thread::sleep_for(probe_interval);
   }
   ::_exit(0);
@@ -112,9 +103,9 @@ bool is_stopped(pid_t process) {
 
 class Supervisor {
  public:
-  Supervisor(Handover& notes, const Supervised& supervised)
-      : notes_(notes), supervised_(supervised), told_ready_(notes.ready) {
-    if (notes.prober > 0) prober_ = notes.prober;
+  Supervisor(Notes& notes, const Supervised& supervised)
+      : notes_(notes), supervised_(supervised), told_ready_(notes.process.ready) {
+    if (notes.process.prober > 0) prober_ = notes.process.prober;
     ::sigemptyset(&signals_);
     for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1, SIGUSR2})
       ::sigaddset(&signals_, signal);
@@ -128,7 +119,7 @@ class Supervisor {
     start();
     while (!status_) {
       wait_for_signal();
-      if (notes_.ready && !told_ready_) {
+      if (notes_.process.ready && !told_ready_) {
         told_ready_ = true;
         if (supervised_.ready) supervised_.ready();
       }
@@ -147,23 +138,23 @@ class Supervisor {
   void start() {
     started_ = Clock::now();
     told_slow_ = false;
-    notes_.serving_since = 0;
+    notes_.process.serving_since = 0;
     worker_ = fork_with_descriptors();
     if (worker_ == 0) work();
     if (worker_ > 0) return;
     log_error("cannot start a worker: {}", std::strerror(errno));
-    if (notes_.restartable) return later();
+    if (notes_.connection.restartable) return later();
     status_ = 1;
   }
 
   [[noreturn]] void work() {
-    const pid_t supervisor = notes_.supervisor;
+    const pid_t supervisor = notes_.process.supervisor;
     // Without a supervisor the next death would be the last, and nobody would know.
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != supervisor) ::_exit(1);
-    notes_.worker = ::getpid();
+    notes_.process.worker = ::getpid();
     // An ordinary user's first worker runs fusermount3 yet.
-    if (::geteuid() == 0 || notes_.restarts > 0) drop_privileges();
+    if (::geteuid() == 0 || notes_.process.restarts > 0) drop_privileges();
     int status = 1;
     // In a thread of its own, which the C library knows by its right id.
     std::thread([&] { status = supervised_.work(); }).join();
@@ -171,7 +162,7 @@ class Supervisor {
   }
 
   void wait_for_signal() {
-    const bool hurried = ending_ || worker_ < 0 || notes_.previous != 0;
+    const bool hurried = ending_ || worker_ < 0 || notes_.upgrade.previous != 0;
     const timespec most{hurried ? 0 : 1, hurried ? 1'000'000 : 0};
     siginfo_t what{};
     const int signal = ::sigtimedwait(&signals_, &what, &most);
@@ -183,22 +174,24 @@ class Supervisor {
 
   // When it is asked for, and not beside a worker that takes over.
   void upgrade() {
-    if (!asker_ || ending_ || notes_.previous != 0 || (worker_ > 0 && notes_.serving_since == 0)) return;
+    if (!asker_ || ending_ || notes_.upgrade.previous != 0 ||
+        (worker_ > 0 && notes_.process.serving_since == 0))
+      return;
     const pid_t asker = *asker_;
     asker_.reset();
-    if (!notes_.restartable) log_warning("no upgrade: nobody can take over from this worker");
-    const auto binary = notes_.restartable ? binary_of(asker, notes_) : std::nullopt;
+    if (!notes_.connection.restartable) log_warning("no upgrade: nobody can take over from this worker");
+    const auto binary = notes_.connection.restartable ? binary_of(asker, notes_) : std::nullopt;
     Fd own(binary ? ::open("/proc/self/exe", O_PATH | O_CLOEXEC) : -1);
     if (!own || !end_worker()) {
-      ++notes_.refused_upgrades;
+      ++notes_.upgrade.refused;
       return;
     }
-    notes_.prober = prober_;
-    notes_.descriptor(own.get()).set_use(DescriptorUse::lasting);
-    notes_.previous = own.release() + 1;
+    notes_.process.prober = prober_;
+    notes_.descriptors.of(own.get()).set_use(DescriptorUse::lasting);
+    notes_.upgrade.previous = own.release() + 1;
     become(binary->get(), notes_);
     forget_previous();
-    ++notes_.failed_upgrades;
+    ++notes_.upgrade.failed;
   }
 
   // False where it does not die soon, waiting for a disk: then it is followed as one that crashed.
@@ -209,7 +202,7 @@ class Supervisor {
     while (Clock::now() < end) {
       if (::waitpid(worker_, nullptr, WNOHANG) == worker_) {
         worker_ = -1;
-        ++notes_.restarts;
+        ++notes_.process.restarts;
         return true;
       }
       std::this_thread::sleep_for(1ms);
@@ -221,29 +214,29 @@ class Supervisor {
   // The program before is kept until this one has shown that it can serve: it answered, and lived for a
   // while.
   void end_upgrade() {
-    if (notes_.previous == 0 || notes_.serving_since == 0 || worker_ < 0) return;
+    if (notes_.upgrade.previous == 0 || notes_.process.serving_since == 0 || worker_ < 0) return;
     const auto now = Clock::now().time_since_epoch();
-    if (notes_.answered <= notes_.serving_since ||
-        now - Clock::duration(notes_.serving_since) < proof_of_life)
+    if (notes_.process.answered <= notes_.process.serving_since ||
+        now - Clock::duration(notes_.process.serving_since) < proof_of_life)
       return;
     forget_previous();
-    ++notes_.upgrades;
+    ++notes_.upgrade.done;
     log_info("upgraded: the worker is process {} now", worker_);
   }
 
   void go_back() {
     log_error("the new version does not come up: going back to the one before");
-    const int previous = notes_.previous - 1;
-    notes_.previous = 0;
-    ++notes_.failed_upgrades;
-    notes_.prober = prober_;
+    const int previous = notes_.upgrade.previous - 1;
+    notes_.upgrade.previous = 0;
+    ++notes_.upgrade.failed;
+    notes_.process.prober = prober_;
     become(previous, notes_);
   }
 
   void forget_previous() {
-    const int previous = notes_.previous - 1;
-    notes_.previous = 0;
-    notes_.descriptor(previous).set_use(DescriptorUse::passing);
+    const int previous = notes_.upgrade.previous - 1;
+    notes_.upgrade.previous = 0;
+    notes_.descriptors.of(previous).set_use(DescriptorUse::passing);
     ::close(previous);
   }
 
@@ -251,19 +244,20 @@ class Supervisor {
     int how = 0;
     if (worker_ < 0 || ::waitpid(worker_, &how, WNOHANG) != worker_) return;
     worker_ = -1;
-    if (notes_.gone || (WIFEXITED(how) && (WEXITSTATUS(how) == 0 || !notes_.restartable))) {
+    if (notes_.process.gone ||
+        (WIFEXITED(how) && (WEXITSTATUS(how) == 0 || !notes_.connection.restartable))) {
       status_ = WIFEXITED(how) ? WEXITSTATUS(how) : 0;
       return;
     }
     if (ending_) return;
-    if (!notes_.restartable) {
+    if (!notes_.connection.restartable) {
       log_error("the worker was ended by signal {}: the mount is dead", WTERMSIG(how));
-      if (!notes_.ready) take_back_mount();
+      if (!notes_.process.ready) take_back_mount();
       status_ = 1;
       return;
     }
-    ++notes_.restarts;
-    if (notes_.previous != 0) go_back();
+    ++notes_.process.restarts;
+    if (notes_.upgrade.previous != 0) go_back();
     if (WIFSIGNALED(how)) {
       log_warning("the worker was ended by signal {}: another one takes over", WTERMSIG(how));
     } else {
@@ -280,12 +274,12 @@ class Supervisor {
   }
 
   void end_hang() {
-    if (!told_ready_ || !notes_.restartable || worker_ < 0 || ending_) return;
+    if (!told_ready_ || !notes_.connection.restartable || worker_ < 0 || ending_) return;
     const auto now = Clock::now();
     // How long it takes over depends on the disk: nobody can tell a slow one from a hang.
-    const Clock::time_point serving_since{Clock::duration(notes_.serving_since.load())};
+    const Clock::time_point serving_since{Clock::duration(notes_.process.serving_since.load())};
     if (serving_since == Clock::time_point{}) {
-      if (notes_.previous != 0 && now - started_ > upgrade_patience) ::kill(worker_, SIGKILL);
+      if (notes_.upgrade.previous != 0 && now - started_ > upgrade_patience) ::kill(worker_, SIGKILL);
       if (now - started_ > hang_after && !std::exchange(told_slow_, true))
         log_warning("the new worker still reads the home, after 10 s: the mount answers when it is done");
       return;
@@ -298,7 +292,7 @@ class Supervisor {
       prober_ = fork_prober();
       if (prober_ == 0) probe(notes_, path.c_str());
     }
-    const Clock::time_point answered{Clock::duration(notes_.answered.load())};
+    const Clock::time_point answered{Clock::duration(notes_.process.answered.load())};
     if (now - std::max({answered, serving_since, forgiven_}) < hang_after) return;
     if (is_stopped(worker_)) {
       forgiven_ = now;
@@ -316,18 +310,20 @@ class Supervisor {
     (void)!notes_.inherit();  // closes what was the worker's alone
     struct stat st {};
     // Where the connection is known to be open, nobody would answer.
-    if (notes_.device != 0 || (::stat(supervised_.mountpoint.c_str(), &st) != 0 && errno == ENOTCONN))
+    if (notes_.connection.device != 0 ||
+        (::stat(supervised_.mountpoint.c_str(), &st) != 0 && errno == ENOTCONN))
       detach_mount(supervised_.mountpoint);
   }
 
   void detach() {
-    if (notes_.device != 0 && !std::exchange(detached_, true)) detach_mount(supervised_.mountpoint);
+    if (notes_.connection.device != 0 && !std::exchange(detached_, true))
+      detach_mount(supervised_.mountpoint);
   }
 
   void end() {
     if (!ending_ || status_) return;
     // A worker that takes over closes the descriptors that it does not know: none may be opened beside it.
-    if (worker_ < 0 || notes_.serving_since != 0) detach();
+    if (worker_ < 0 || notes_.process.serving_since != 0) detach();
     if (worker_ > 0 && Clock::now() - *ending_ >= end_patience) {
       log_warning("files are still open: they end with the mount");
       ::kill(worker_, SIGKILL);
@@ -341,12 +337,12 @@ class Supervisor {
   // It may wait for an answer that no worker gives any more: that ends with the connection.
   void end_prober() {
     if (prober_ < 0) return;
-    if (notes_.device != 0) ::close(notes_.device - 1);
+    if (notes_.connection.device != 0) ::close(notes_.connection.device - 1);
     ::kill(prober_, SIGKILL);
     ::waitpid(prober_, nullptr, 0);
   }
 
-  Handover& notes_;
+  Notes& notes_;
   const Supervised& supervised_;
   sigset_t signals_{};
   pid_t worker_ = -1;
@@ -364,9 +360,9 @@ class Supervisor {
 
 }  // namespace
 
-int supervise(Handover& notes, const Supervised& supervised) {
-  notes.supervisor = ::getpid();
-  if (notes.worker == 0 && !mark_lasting(notes)) {
+int supervise(Notes& notes, const Supervised& supervised) {
+  notes.process.supervisor = ::getpid();
+  if (notes.process.worker == 0 && !notes.descriptors.mark_lasting()) {
     log_error("cannot see what is open: is /proc mounted?");
     return 1;
   }

@@ -22,6 +22,6 @@ struct Supervised {
 // Runs workers until the mount is gone, or SIGTERM, SIGINT or SIGHUP comes; then the mount is detached, and
 // what is still open ends after five seconds. Returns the exit status. The caller has one thread only, and is
 // the supervisor from then on.
-int supervise(Handover& notes, const Supervised& supervised);
+int supervise(Notes& notes, const Supervised& supervised);
 
 }  // namespace limaquota

@@ -40,7 +40,8 @@ Result<Survey> survey_home(const std::string& home) {
   const std::string path = without_links(home);
   options.homes = {path, home};
   if (const auto mount = mount_of(path)) options.backing_options = mount->super_options;
-  Filesystem fs(sys, std::move(*root), options);
+  const auto notes = Notes::unshared();
+  Filesystem fs(sys, *notes, std::move(*root), options);
   fs.ledger.set_time(std::time(nullptr));
   if (const auto loaded = fs.limits.load(); !loaded) return loaded.error();
   fs.limits.apply(shared_account);

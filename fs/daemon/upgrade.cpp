@@ -30,7 +30,7 @@ constexpr auto longest_try = 10s;
 constexpr auto longest_upgrade = 2min;
 constexpr auto look_interval = 100ms;
 
-std::string what_to_say(const Handover& notes) { return fmt::format("takes over {}\n", notes.layout); }
+std::string what_to_say(const Notes& notes) { return fmt::format("takes over {}\n", notes.layout); }
 
 std::string link_text(const std::string& path) {
   char text[PATH_MAX];
@@ -103,7 +103,7 @@ bool below_own_mount(const std::string& path) {
   return mount && mount->type == "fuse.limaquota";
 }
 
-std::string notes_link() { return fmt::format("/memfd:{} (deleted)", Handover::memory_name); }
+std::string notes_link() { return fmt::format("/memfd:{} (deleted)", Notes::memory_name); }
 
 // The daemon whose supervisor is this process, if `file`, an entry of its descriptors, is its notes. Others
 // may have made it what they like, between one look and the next, too.
@@ -113,10 +113,10 @@ std::optional<Daemon> daemon_of(pid_t pid, const std::string& file) {
   Daemon daemon;
   daemon.supervisor = pid;
   if (::fstat(notes.get(), &daemon.notes_file) != 0) return std::nullopt;
-  daemon.notes = Handover::map(notes.get(), false);
+  daemon.notes = Notes::map(notes.get(), Notes::Purpose::looking);
   if (daemon.notes == nullptr) return daemon;
-  const auto words = daemon.notes->words();
-  if (daemon.notes->supervisor != pid || words.empty()) return std::nullopt;
+  const auto words = daemon.notes->mounted.read();
+  if (daemon.notes->process.supervisor != pid || words.empty()) return std::nullopt;
   daemon.mountpoint = words.front();
   return daemon;
 }
@@ -144,7 +144,7 @@ Result<void> set_close_on_exec(bool close) {
   return {};
 }
 
-std::optional<Fd> binary_of(pid_t asker, const Handover& notes) {
+std::optional<Fd> binary_of(pid_t asker, const Notes& notes) {
   // By a descriptor of the process, which is the same for as long as it is looked at. Of another user's, who
   // may have its number by now, nothing is executed.
   const Fd process = process_directory(asker);
@@ -165,7 +165,7 @@ std::optional<Fd> binary_of(pid_t asker, const Handover& notes) {
     log_warning("no upgrade: others than you may write {}", name);
     return std::nullopt;
   }
-  if (said_at_try(binary.get(), notes.notes) != what_to_say(notes)) {
+  if (said_at_try(binary.get(), notes.descriptor) != what_to_say(notes)) {
     log_warning("no upgrade: {} cannot take over from this version", name);
     return std::nullopt;
   }
@@ -173,10 +173,11 @@ std::optional<Fd> binary_of(pid_t asker, const Handover& notes) {
   return binary;
 }
 
-void become(int binary, const Handover& notes) {
+void become(int binary, const Notes& notes) {
   if (const auto kept = set_close_on_exec(false); kept) {
     ::fcntl(binary, F_SETFD, FD_CLOEXEC);
-    execute(binary, {"limaquota", take_over_command, std::to_string(notes.notes), notes.words().front()});
+    execute(binary,
+            {"limaquota", take_over_command, std::to_string(notes.descriptor), notes.mounted.read().front()});
     log_error("cannot go on as another binary: {}", std::strerror(errno));
   } else {
     log_error("cannot see what is open for another binary: {}", std::strerror(kept.error().value));
@@ -185,7 +186,7 @@ void become(int binary, const Handover& notes) {
 }
 
 int try_notes(int notes) {
-  const Handover* known = Handover::map(notes, false);
+  const Notes* known = Notes::map(notes, Notes::Purpose::looking);
   if (known == nullptr) return 1;
   std::fputs(what_to_say(*known).c_str(), stdout);
   return 0;
@@ -216,19 +217,19 @@ std::vector<Daemon> daemons() {
 }
 
 Upgraded upgrade(const Daemon& daemon, const std::function<void()>& waiting) {
-  const Handover& notes = *daemon.notes;
-  const uint32_t done = notes.upgrades;
-  const uint32_t refused = notes.refused_upgrades;
-  const uint32_t failed = notes.failed_upgrades;
+  const Notes& notes = *daemon.notes;
+  const uint32_t done = notes.upgrade.done;
+  const uint32_t refused = notes.upgrade.refused;
+  const uint32_t failed = notes.upgrade.failed;
   const auto send = [&](int signal) {
     return ::syscall(SYS_pidfd_send_signal, daemon.process.get(), signal, nullptr, 0) == 0;
   };
   if (!send(SIGUSR1)) return Upgraded::silent;
   const auto end = std::chrono::steady_clock::now() + longest_upgrade;
   while (std::chrono::steady_clock::now() < end && send(0)) {
-    if (notes.upgrades != done) return Upgraded::done;
-    if (notes.refused_upgrades != refused) return Upgraded::refused;
-    if (notes.failed_upgrades != failed) return Upgraded::failed;
+    if (notes.upgrade.done != done) return Upgraded::done;
+    if (notes.upgrade.refused != refused) return Upgraded::refused;
+    if (notes.upgrade.failed != failed) return Upgraded::failed;
     waiting();
     std::this_thread::sleep_for(look_interval);
   }

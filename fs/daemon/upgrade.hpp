@@ -27,9 +27,9 @@ inline constexpr char try_option[] = "--try";
 
 // --- in the supervisor ---
 // The binary that `asker` runs, if it can take over; why not, in a line of the log, else.
-std::optional<Fd> binary_of(pid_t asker, const Handover& notes);
+std::optional<Fd> binary_of(pid_t asker, const Notes& notes);
 // This process becomes that binary. Returns only where it cannot.
-void become(int binary, const Handover& notes);
+void become(int binary, const Notes& notes);
 
 // Of all descriptors but the standard streams: whether the programs that are executed do without them.
 Result<void> set_close_on_exec(bool close);
@@ -44,7 +44,7 @@ struct Daemon {
   Fd process;  // its directory in /proc, which never stands for another
   struct stat notes_file {};
   std::string mountpoint;
-  const Handover* notes = nullptr;  // null where this program cannot take over from that one
+  const Notes* notes = nullptr;  // null where this program cannot take over from that one
 };
 // The daemons that this user may see.
 std::vector<Daemon> daemons();

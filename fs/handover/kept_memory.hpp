@@ -6,13 +6,14 @@
 #include <vector>
 
 #include "accounting/ledger.hpp"
+#include "fs/handover/notes.hpp"
 
 namespace limaquota {
 
 // Thread safety: of one thread at a time. What came after the last `keep` is lost with its worker.
 class KeptMemory {
  public:
-  explicit KeptMemory(Ledger& ledger) : ledger_(ledger) {}
+  KeptMemory(Ledger& ledger, Notes& notes) : ledger_(ledger), notes_(notes) {}
 
   // Goes on with what the worker before kept of the accounts that there are.
   void take_over();
@@ -20,7 +21,8 @@ class KeptMemory {
 
  private:
   Ledger& ledger_;
-  std::vector<uint32_t> index_;  // by account: its number in the handover; 0: not asked for yet
+  Notes& notes_;
+  std::vector<uint32_t> numbers_;  // by account: its number in the notes; 0: not asked for yet
 };
 
 }  // namespace limaquota

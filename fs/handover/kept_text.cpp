@@ -5,22 +5,20 @@
 
 #include <utility>
 
-#include "fs/handover/notes.hpp"
-
 namespace limaquota {
 
-KeptText::KeptText(uint64_t handle, std::string text) : text_(std::move(text)) {
-  if (handover == nullptr) return;
+KeptText::KeptText(uint64_t handle, std::string text, Notes& notes) : notes_(&notes), text_(std::move(text)) {
   Fd file(::memfd_create("limaquota-usage", MFD_CLOEXEC));
   if (!file || ::write(file.get(), text_.data(), text_.size()) != static_cast<ssize_t>(text_.size())) return;
-  handover->descriptor(file.get()).lookups = handle;
-  handover->descriptor(file.get()).set_use(DescriptorUse::text);
+  notes.descriptors.of(file.get()).lookups = handle;
+  notes.descriptors.of(file.get()).set_use(DescriptorUse::text);
   file_ = std::move(file);
   text_.clear();
 }
 
 KeptText& KeptText::operator=(KeptText&& other) noexcept {
   drop();
+  notes_ = other.notes_;
   file_ = std::move(other.file_);
   text_ = std::move(other.text_);
   return *this;
@@ -28,11 +26,13 @@ KeptText& KeptText::operator=(KeptText&& other) noexcept {
 
 // Its note goes before it is closed: the number may be another file's at once.
 void KeptText::drop() {
-  if (file_) handover->descriptor(file_.get()).set_use(DescriptorUse::passing);
+  if (file_) notes_->descriptors.of(file_.get()).set_use(DescriptorUse::passing);
   file_.reset();
 }
 
-uint64_t KeptText::handle_of(int descriptor) { return handover->descriptor(descriptor).lookups; }
+uint64_t KeptText::handle_of(int descriptor, Notes& notes) {
+  return notes.descriptors.of(descriptor).lookups;
+}
 
 std::string KeptText::part(size_t size, uint64_t offset) const {
   if (!file_) return offset < text_.size() ? text_.substr(offset, size) : std::string();

@@ -9,7 +9,6 @@
 
 #include "accounting/escape.hpp"
 #include "accounting/layout.hpp"
-#include "fs/handover/notes.hpp"
 #include "fs/system/log.hpp"
 #include "fs/system/read_names.hpp"
 
@@ -101,8 +100,6 @@ Result<void> LimitStore::load() {
     if (!loaded) return loaded;
   }
   if (!disks && disks.error().value != ENOENT) return disks.error();
-  // A rename that a worker left undone comes again, and is then done to its end.
-  if (handover != nullptr && handover->restarts == 0) end_renames();
   in_force(host_name);
   return {};
 }

@@ -52,6 +52,8 @@ class LimitStore {
   // The account was not renamed after all.
   void stay(std::string_view from, std::string_view to);
 
+  // After load, where no worker served before: the host may have lost its power while an account was renamed.
+  void end_renames();
   // Puts the limits of an account in force: its own file, else the default.
   void apply(std::string_view account);
   // Tries again what follow could not write.
@@ -74,7 +76,6 @@ class LimitStore {
   bool remove_file(std::string_view name) const;  // true where it is not there any more
   Result<struct stat> stat_file(std::string_view name) const;
   bool is_one_file(std::string_view a, std::string_view b) const;
-  void end_renames();
   bool move_file(std::string_view from, std::string_view to);
   void save_unsaved();
   // `*renamed`: the file holds the new text, whatever came after.

@@ -4,27 +4,23 @@
 #include <chrono>
 #include <utility>
 
-#include "fs/handover/notes.hpp"
-
 namespace limaquota {
 namespace {
 constexpr unsigned device_shift = 48;
 constexpr NodeId inode_mask = (NodeId{1} << device_shift) - 1;
+}  // namespace
 
-// For the next worker: which inode the descriptor stands for it sees itself.
-void note_lookups(const Inode& inode) {
-  if (handover == nullptr || !inode.path) return;
-  Handover::Descriptor& descriptor = handover->descriptor(inode.path.get());
+void InodeTable::note_lookups(const Inode& inode) {
+  if (!inode.path) return;
+  DescriptorNote& descriptor = notes_.descriptors.of(inode.path.get());
   if (descriptor.use() != DescriptorUse::inode) descriptor.account = 0;
   descriptor.lookups = inode.lookups;
   descriptor.set_use(DescriptorUse::inode);
 }
 
-void note_end(const Inode& inode) {
-  if (handover != nullptr && inode.path)
-    handover->descriptor(inode.path.get()).set_use(DescriptorUse::passing);
+void InodeTable::note_end(const Inode& inode) {
+  if (inode.path) notes_.descriptors.of(inode.path.get()).set_use(DescriptorUse::passing);
 }
-}  // namespace
 
 void InodeTable::close_path(Inode& inode) {
   Fd closing;
@@ -33,21 +29,21 @@ void InodeTable::close_path(Inode& inode) {
   closing = std::move(inode.path);
 }
 
-void InodeTable::note_account(const Inode& inode, const std::string& account) const {
+void InodeTable::note_account(const Inode& inode, const std::string& account) {
   const std::lock_guard lock(mutex_);
-  if (handover == nullptr || !inode.path) return;
-  handover->descriptor(inode.path.get()).account = handover->account_index(account);
+  if (inode.path) notes_.descriptors.of(inode.path.get()).account = notes_.accounts.number_of(account);
 }
 
 // The numbers that ids begin with must be the same for each worker.
 uint64_t InodeTable::index_of(dev_t device) {
-  if (device_index_.empty() && handover != nullptr) {
-    for (uint32_t i = 0; i < handover->devices; ++i) device_index_.emplace(handover->device_numbers[i], i);
+  DeviceNotes& noted = notes_.devices;
+  if (device_index_.empty()) {
+    for (uint32_t i = 0; i < noted.count; ++i) device_index_.emplace(noted.numbers[i], i);
   }
   const auto [found, is_new] = device_index_.emplace(device, device_index_.size());
-  if (is_new && handover != nullptr && found->second < Handover::most_devices) {
-    handover->device_numbers[found->second] = device;
-    handover->devices = static_cast<uint32_t>(found->second) + 1;
+  if (is_new && found->second < DeviceNotes::most) {
+    noted.numbers[found->second] = device;
+    noted.count = static_cast<uint32_t>(found->second) + 1;
   }
   return found->second;
 }
@@ -151,7 +147,7 @@ InodePtr InodeTable::take_over(NodeId id, Fd&& o_path, uint64_t lookups,
   slot->lookups += lookups;
   slot->taken_over = true;
   note_lookups(*slot);
-  if (slot->path.get() != given) handover->descriptor(given).set_use(DescriptorUse::passing);
+  if (slot->path.get() != given) notes_.descriptors.of(given).set_use(DescriptorUse::passing);
   doubtful_.push_back(id);
   return slot;
 }

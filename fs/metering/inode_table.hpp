@@ -9,6 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "fs/handover/notes.hpp"
 #include "fs/metering/inode.hpp"
 
 namespace limaquota {
@@ -17,6 +18,8 @@ namespace limaquota {
 // call.
 class InodeTable {
  public:
+  explicit InodeTable(Notes& notes) : notes_(notes) {}
+
   // The id for a backing inode. One id per (device, inode number).
   NodeId id_of(dev_t device, ino_t inode);
   void set_root(dev_t device, ino_t inode);
@@ -30,7 +33,7 @@ class InodeTable {
   // again.
   InodePtr take_over(NodeId id, Fd&& o_path, uint64_t lookups, const std::function<void(Inode&)>& fill);
   // The inode is about to lose its last name: where it is charged must be known to the next worker.
-  void note_account(const Inode& inode, const std::string& account) const;
+  void note_account(const Inode& inode, const std::string& account);
   // Inodes that were taken over and of which the kernel may know less than is counted: a kill came between.
   // Taken off the list with their lookups.
   struct Doubtful {
@@ -77,6 +80,11 @@ class InodeTable {
   bool some_dying() const;
 
  private:
+  // For the next worker: which inode the descriptor stands for it sees itself.
+  void note_lookups(const Inode& inode);
+  void note_end(const Inode& inode);
+
+  Notes& notes_;
   mutable std::mutex mutex_;
   dev_t root_device_ = 0;
   ino_t root_inode_ = 0;

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "accounting/layout.hpp"
-#include "fs/handover/notes.hpp"
 
 namespace limaquota {
 namespace {
@@ -19,18 +18,20 @@ struct stat root_stat(const Backing& backing) {
 
 }  // namespace
 
-Filesystem::Filesystem(Sys& sys, Fd root, const FilesystemOptions& options)
-    : open_flags(options.noatime ? O_NOATIME : 0),
+Filesystem::Filesystem(Sys& sys, Notes& its_notes, Fd root, const FilesystemOptions& options)
+    : notes(its_notes),
+      open_flags(options.noatime ? O_NOATIME : 0),
       backing(sys, std::move(root), options.backing_options),
+      table(notes),
       limits(backing, ledger),
-      memory(ledger),
+      memory(ledger, notes),
       accounts(backing, ledger, limits, options.homes),
       settler(backing, ledger, table),
       io(backing, ledger, table, settler, options.refusal),
-      tree(backing, ledger, table, accounts, limits, io, settler),
-      usage(backing, ledger, options.homes.empty() ? std::string() : options.homes.front()),
-      quota(backing, limits),
-      virtual_tree(usage, quota, root_stat(backing).st_uid, root_stat(backing).st_gid) {
+      tree(backing, notes, ledger, table, accounts, limits, io, settler),
+      usage(backing, ledger, notes, options.homes.empty() ? std::string() : options.homes.front()),
+      quota(backing, limits, notes),
+      virtual_tree(usage, quota, notes, root_stat(backing).st_uid, root_stat(backing).st_gid) {
   limits.on_files_changed = [this] { tree.recharge_limit_files(); };
   accounts.on_opened = [this](std::string_view account) { quota.promote(account); };
 }
@@ -43,6 +44,8 @@ Filesystem::~Filesystem() {
 Result<void> Filesystem::start(const std::vector<int>& descriptors) {
   ledger.set_time(std::time(nullptr));
   if (const auto loaded = limits.load(); !loaded) return loaded;
+  // A rename that a worker left undone comes again, and is then done to its end.
+  if (!notes.process.takes_over()) limits.end_renames();
   limits.apply(shared_account);
   limits.tick(std::time(nullptr));
   const auto scanned = tree.scan();
@@ -50,7 +53,7 @@ Result<void> Filesystem::start(const std::vector<int>& descriptors) {
   if (!descriptors.empty()) {
     std::vector<int> of_tree;
     for (const int fd : descriptors) {
-      if (handover->descriptor(fd).use() == DescriptorUse::text) {
+      if (notes.descriptors.of(fd).use() == DescriptorUse::text) {
         virtual_tree.take_over_text(fd);
       } else {
         of_tree.push_back(fd);

@@ -10,6 +10,7 @@
 #include "accounting/ledger.hpp"
 #include "fs/backing/backing.hpp"
 #include "fs/handover/kept_memory.hpp"
+#include "fs/handover/notes.hpp"
 #include "fs/limits/limit_store.hpp"
 #include "fs/metering/inode_table.hpp"
 #include "fs/metering/metered_io.hpp"
@@ -33,7 +34,8 @@ struct FilesystemOptions {
 // Thread safety: the parts say it themselves; the constructor and destructor need the only thread.
 class Filesystem {
  public:
-  Filesystem(Sys& sys, Fd root, const FilesystemOptions& options);
+  // `notes`: what outlives this process, and what a worker before left there.
+  Filesystem(Sys& sys, Notes& its_notes, Fd root, const FilesystemOptions& options);
   ~Filesystem();
   Filesystem(const Filesystem&) = delete;
   Filesystem& operator=(const Filesystem&) = delete;
@@ -46,6 +48,7 @@ class Filesystem {
   // From any thread.
   void doubt() { doubtful_ = true; }
 
+  Notes& notes;
   const int open_flags;  // O_NOATIME, or none
   Backing backing;
   Ledger ledger;

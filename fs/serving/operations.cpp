@@ -4,10 +4,9 @@
 
 #include <utility>
 
+#include "fs/serving/request_kind.hpp"
+
 namespace limaquota {
-
-thread_local RequestFlags request_flags;
-
 namespace operations {
 namespace {
 // How long the kernel may keep names and attributes: every change passes through it, but for blocks that come
@@ -71,7 +70,7 @@ void clear_set_id(fuse_req_t req, Filesystem& fs, Inode& inode, bool kill) {
 // cache reads again at memory's speed. So a disk that is only read is read through the page cache, and one
 // that is written is open for direct I/O. Never both at once: a page read while a direct write is under way
 // would stay.
-void opened(Inode& inode, Fd fd, fuse_file_info* fi) {
+void opened(Filesystem& fs, Inode& inode, Fd fd, fuse_file_info* fi) {
   const bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
   {
     const std::lock_guard lock(inode.open_mutex);
@@ -82,12 +81,12 @@ void opened(Inode& inode, Fd fd, fuse_file_info* fi) {
   }
   const bool cached_disk = inode.charge.is_disk && !fi->direct_io;
   const DescriptorUse use = fi->direct_io ? DescriptorUse::direct_file : DescriptorUse::file;
-  fi->fh = handle_of(fd.release(), use) | (cached_disk ? read_once : 0);
-  request_flags.open_reply = FOPEN_NOFLUSH | (fi->direct_io ? FOPEN_PARALLEL_DIRECT_WRITES : 0);
+  fi->fh = handle_of(fd.release(), use, fs.notes, replay()) | (cached_disk ? read_once : 0);
+  context().open_reply = FOPEN_NOFLUSH | (fi->direct_io ? FOPEN_PARALLEL_DIRECT_WRITES : 0);
 }
 
 bool close_handle(Filesystem& fs, uint64_t handle) {
-  if (!give_back_handle(handle & ~read_once)) return false;
+  if (!give_back_handle(handle & ~read_once, fs.notes)) return false;
   (void)!fs.backing.sys().close(Fd(descriptor_of(handle)));
   return true;
 }
@@ -110,7 +109,7 @@ void init(void*, fuse_conn_info* conn) {
   // fs/serving/uring.hpp.
   conn->want &= ~static_cast<unsigned>(FUSE_CAP_OVER_IO_URING);
 #endif
-  conn->max_write = 1U << 20;
+  conn->max_write = max_payload;
   conn->max_background = 64;
 }
 

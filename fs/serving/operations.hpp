@@ -1,29 +1,27 @@
 // The operation table: decodes a request, asks the filesystem, replies once. No policy lives here.
 #pragma once
 
-#define FUSE_USE_VERSION 314
-#include <fuse_lowlevel.h>
-
 #include <cstdint>
 #include <exception>
-#include <span>
 
-#include "fs/handover/notes.hpp"
+#include "fs/handover/handles.hpp"
 #include "fs/serving/filesystem.hpp"
+#include "fs/serving/libfuse.hpp"
+#include "fs/serving/request_context.hpp"
 #include "fs/system/log.hpp"
 
 namespace limaquota {
 
-// The table for fuse_session_new; its userdata is a Filesystem*.
-fuse_lowlevel_ops operation_table();
+class Session;
 
-// What libfuse 3.14 does not hand on of the request that this thread serves, and of its reply.
-struct RequestFlags {
-  bool kill_set_id = false;     // the caller may not keep set-id bits
-  uint32_t open_reply = 0;      // FOPEN_* flags for the reply of an open
-  std::span<char> reply_space;  // where data for the reply need not be copied from; or empty
+// The userdata of libfuse's session: what is served, and who sends the replies.
+struct Connection {
+  Filesystem& fs;
+  Session& session;
 };
-extern thread_local RequestFlags request_flags;
+
+// The table for fuse_session_new; its userdata is a Connection*.
+fuse_lowlevel_ops operation_table();
 
 // In a file handle, above the backing descriptor (fs/handover/notes.hpp): the kernel keeps what is read of
 // this disk, so the backing's page cache need not.
@@ -32,7 +30,10 @@ inline constexpr uint64_t read_once = uint64_t{1} << 32;
 // --- shared by the operations' files ---
 namespace operations {
 
-inline Filesystem& filesystem(fuse_req_t req) { return *static_cast<Filesystem*>(fuse_req_userdata(req)); }
+inline Filesystem& filesystem(fuse_req_t req) { return static_cast<Connection*>(fuse_req_userdata(req))->fs; }
+// Of the request that this thread serves.
+inline RequestContext& context() { return *RequestContext::current(); }
+inline Replay& replay() { return context().replay; }
 
 // The one wall between requests and exceptions: whatever escapes is logged and answered with EIO, and figures
 // are in doubt from then on. `serve` must reply as its last act.
@@ -71,7 +72,7 @@ void reply_entry(fuse_req_t req, Filesystem& fs, const Result<Entry>& entry);
 // cannot, its caller is not root.
 void clear_set_id(fuse_req_t req, Filesystem& fs, Inode& inode, bool kill);
 // Tells the kernel how the file is opened, and counts it. `fd` becomes the handle.
-void opened(Inode& inode, Fd fd, fuse_file_info* fi);
+void opened(Filesystem& fs, Inode& inode, Fd fd, fuse_file_info* fi);
 // Closes the descriptor of a handle. False where that was done before.
 bool close_handle(Filesystem& fs, uint64_t handle);
 

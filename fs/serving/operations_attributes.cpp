@@ -27,7 +27,7 @@ void getattr(fuse_req_t req, fuse_ino_t id, fuse_file_info*) {
 }
 
 Result<void> set_size(fuse_req_t req, Filesystem& fs, Inode& inode, off_t size, fuse_file_info* fi) {
-  clear_set_id(req, fs, inode, request_flags.kill_set_id);
+  clear_set_id(req, fs, inode, context().kill_set_id);
   const KeepSetId keep(inode.may_have_set_id);
   Fd own;
   int fd = fi != nullptr ? descriptor_of(fi->fh) : -1;
@@ -142,7 +142,7 @@ void setxattr(fuse_req_t req, fuse_ino_t id, const char* name, const char* value
       // An access ACL sets mode bits, and set-gid goes where the caller is not in the group.
       const Caller caller = caller_of(req);
       const KeepSetId keep(inode.may_have_set_id && (caller.uid == 0 || owns_group(fs, inode, caller)));
-      reply(req, fs.tree.setxattr(inode, name, value, size, flags));
+      reply(req, fs.tree.setxattr(replay(), inode, name, value, size, flags));
     });
   });
 }
@@ -150,7 +150,7 @@ void setxattr(fuse_req_t req, fuse_ino_t id, const char* name, const char* value
 void removexattr(fuse_req_t req, fuse_ino_t id, const char* name) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) return void(fuse_reply_err(req, ENODATA));
-    with_inode(req, fs, id, [&](Inode& inode) { reply(req, fs.tree.removexattr(inode, name)); });
+    with_inode(req, fs, id, [&](Inode& inode) { reply(req, fs.tree.removexattr(replay(), inode, name)); });
   });
 }
 

@@ -19,7 +19,7 @@ int backing_fd(const fuse_file_info* fi) { return descriptor_of(fi->fh); }
 void open(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) {
-      const auto handle = fs.virtual_tree.open(id, fi->flags);
+      const auto handle = fs.virtual_tree.open(replay(), id, fi->flags);
       if (!handle) return void(fuse_reply_err(req, handle.error().value));
       fi->fh = *handle;
       fi->direct_io = 1;
@@ -33,13 +33,13 @@ void open(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
       if (!fd && fd.error().value == EPERM) fd = fs.backing.open(AT_FDCWD, path.c_str(), flags & ~O_NOATIME);
       if (!fd) return void(fuse_reply_err(req, fd.error().value));
       if ((fi->flags & O_TRUNC) != 0) {
-        clear_set_id(req, fs, inode, request_flags.kill_set_id);
+        clear_set_id(req, fs, inode, context().kill_set_id);
         const KeepSetId keep(inode.may_have_set_id);
         const auto truncated = fs.io.truncate(inode, fd->get(), 0);
         if (!truncated) return reply(req, truncated);
         if (inode.charge.is_disk) fs.accounts.read_header(id, fd->get(), 0);
       }
-      opened(inode, std::move(*fd), fi);
+      opened(fs, inode, std::move(*fd), fi);
       if (fuse_reply_open(req, fi) != -ENOENT) return;
       (void)close_handle(fs, fi->fh);
       if (const InodePtr pointer = fs.table.find(id)) fs.tree.closed(pointer);
@@ -66,7 +66,7 @@ void release(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
 
 // Memory for the data of a reply, this thread's own.
 char* reply_space(size_t size) {
-  if (request_flags.reply_space.size() >= size) return request_flags.reply_space.data();
+  if (const auto space = context().reply_space(); space.size() >= size) return space.data();
   thread_local std::vector<char> buffer;
   if (buffer.size() < size) buffer.resize(size);
   return buffer.data();
@@ -97,7 +97,7 @@ void write(fuse_req_t req, fuse_ino_t id, const char* data, size_t size, off_t o
     with_inode(req, fs, id, [&](Inode& inode) {
       Result<size_t> written = size_t{0};
       {
-        clear_set_id(req, fs, inode, request_flags.kill_set_id);
+        clear_set_id(req, fs, inode, context().kill_set_id);
         const KeepSetId keep(inode.may_have_set_id);
         written = fs.io.write(inode, backing_fd(fi), data, size, at);
       }

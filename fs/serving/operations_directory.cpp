@@ -83,7 +83,7 @@ void opendir(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
       auto fd = fs.backing.open(inode.path.get(), ".", O_RDONLY | O_DIRECTORY);
       if (!fd) return void(fuse_reply_err(req, fd.error().value));
       ++inode.opens;
-      fi->fh = handle_of(fd->release(), DescriptorUse::directory);
+      fi->fh = handle_of(fd->release(), DescriptorUse::directory, fs.notes, replay());
       if (fuse_reply_open(req, fi) != -ENOENT) return;
       (void)close_handle(fs, fi->fh);
       if (const InodePtr pointer = fs.table.find(id)) fs.tree.closed(pointer);

@@ -58,7 +58,7 @@ void forget_multi(fuse_req_t req, size_t count, fuse_forget_data* forgets) {
 
 void create_virtual(fuse_req_t req, Filesystem& fs, fuse_ino_t parent, const char* name, fuse_file_info* fi) {
   const auto made =
-      fs.virtual_tree.create(parent, name, (fi->flags & O_EXCL) != 0, (fi->flags & O_TRUNC) != 0);
+      fs.virtual_tree.create(replay(), parent, name, (fi->flags & O_EXCL) != 0, (fi->flags & O_TRUNC) != 0);
   if (!made) return void(fuse_reply_err(req, made.error().value));
   fi->fh = made->second;
   fi->direct_io = 1;
@@ -70,9 +70,9 @@ void create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fu
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual_name(parent, name)) return create_virtual(req, fs, parent, name, fi);
     with_inode(req, fs, parent, [&](Inode& inode) {
-      auto made = fs.tree.create(inode, name, mode, fi->flags, caller_of(req));
+      auto made = fs.tree.create(replay(), inode, name, mode, fi->flags, caller_of(req));
       if (!made) return void(fuse_reply_err(req, made.error().value));
-      opened(*made->entry.inode, std::move(made->fd), fi);
+      opened(fs, *made->entry.inode, std::move(made->fd), fi);
       const fuse_entry_param param = entry_param(made->entry);
       if (fuse_reply_create(req, &param, fi) != -ENOENT) return;
       (void)close_handle(fs, fi->fh);
@@ -89,7 +89,7 @@ void create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fu
     with_inode(req, fs, parent, [&](Inode& inode) {
       auto made = fs.tree.tmpfile(inode, mode, fi->flags, caller_of(req));
       if (!made) return void(fuse_reply_err(req, made.error().value));
-      opened(*made->entry.inode, std::move(made->fd), fi);
+      opened(fs, *made->entry.inode, std::move(made->fd), fi);
       const fuse_entry_param param = entry_param(made->entry);
       if (fuse_reply_create(req, &param, fi) != -ENOENT) return;
       (void)close_handle(fs, fi->fh);
@@ -108,7 +108,7 @@ void mknod(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, dev
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual_name(parent, name)) return void(fuse_reply_err(req, EPERM));
     with_inode(req, fs, parent, [&](Inode& inode) {
-      reply_entry(req, fs, fs.tree.mknod(inode, name, mode, device, caller_of(req)));
+      reply_entry(req, fs, fs.tree.mknod(replay(), inode, name, mode, device, caller_of(req)));
     });
   });
 }
@@ -117,8 +117,9 @@ void mkdir(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual_name(parent, name))
       return void(fuse_reply_err(req, is_reserved(parent, name) ? EEXIST : EPERM));
-    with_inode(req, fs, parent,
-               [&](Inode& inode) { reply_entry(req, fs, fs.tree.mkdir(inode, name, mode, caller_of(req))); });
+    with_inode(req, fs, parent, [&](Inode& inode) {
+      reply_entry(req, fs, fs.tree.mkdir(replay(), inode, name, mode, caller_of(req)));
+    });
   });
 }
 
@@ -126,7 +127,7 @@ void symlink(fuse_req_t req, const char* target, fuse_ino_t parent, const char* 
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual_name(parent, name)) return void(fuse_reply_err(req, EPERM));
     with_inode(req, fs, parent, [&](Inode& inode) {
-      reply_entry(req, fs, fs.tree.symlink(inode, name, target, caller_of(req)));
+      reply_entry(req, fs, fs.tree.symlink(replay(), inode, name, target, caller_of(req)));
     });
   });
 }
@@ -135,8 +136,9 @@ void link(fuse_req_t req, fuse_ino_t id, fuse_ino_t parent, const char* name) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id) || is_virtual_name(parent, name)) return void(fuse_reply_err(req, EPERM));
     with_inode(req, fs, id, [&](Inode& inode) {
-      with_inode(req, fs, parent,
-                 [&](Inode& directory) { reply_entry(req, fs, fs.tree.link(inode, directory, name)); });
+      with_inode(req, fs, parent, [&](Inode& directory) {
+        reply_entry(req, fs, fs.tree.link(replay(), inode, directory, name));
+      });
     });
   });
 }
@@ -145,8 +147,9 @@ void remove(fuse_req_t req, fuse_ino_t parent, const char* name, bool directory)
   guarded(req, [&](Filesystem& fs) {
     if (is_reserved(parent, name)) return void(fuse_reply_err(req, EPERM));
     if (is_virtual(parent))
-      return reply(req, directory ? Errno{EPERM} : fs.virtual_tree.unlink(parent, name));
-    with_inode(req, fs, parent, [&](Inode& inode) { reply(req, fs.tree.unlink(inode, name, directory)); });
+      return reply(req, directory ? Errno{EPERM} : fs.virtual_tree.unlink(replay(), parent, name));
+    with_inode(req, fs, parent,
+               [&](Inode& inode) { reply(req, fs.tree.unlink(replay(), inode, name, directory)); });
   });
 }
 
@@ -159,12 +162,12 @@ void rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t new_
     if (is_reserved(parent, name) || is_reserved(new_parent, new_name))
       return void(fuse_reply_err(req, EPERM));
     if (is_virtual(parent) && is_virtual(new_parent)) {
-      return reply(req, fs.virtual_tree.rename(parent, name, new_parent, new_name, flags));
+      return reply(req, fs.virtual_tree.rename(replay(), parent, name, new_parent, new_name, flags));
     }
     if (is_virtual(parent) || is_virtual(new_parent)) return void(fuse_reply_err(req, EXDEV));
     with_inode(req, fs, parent, [&](Inode& from) {
       with_inode(req, fs, new_parent,
-                 [&](Inode& to) { reply(req, fs.tree.rename(from, name, to, new_name, flags)); });
+                 [&](Inode& to) { reply(req, fs.tree.rename(replay(), from, name, to, new_name, flags)); });
     });
   });
 }

@@ -7,7 +7,6 @@
 #include <cstring>
 
 #include "accounting/layout.hpp"
-#include "fs/handover/notes.hpp"
 
 namespace limaquota {
 namespace {
@@ -50,12 +49,12 @@ class QuotaFiles::Keeping {
   const QuotaFiles& files_;
 };
 
-QuotaFiles::QuotaFiles(const Backing& backing, LimitStore& store) : backing_(backing), store_(store) {
-  if (handover != nullptr) take_over();
+QuotaFiles::QuotaFiles(const Backing& backing, LimitStore& store, Notes& notes)
+    : backing_(backing), store_(store), notes_(notes) {
+  take_over();
 }
 
 void QuotaFiles::keep() const {
-  if (handover == nullptr) return;
   Texts texts;
   for (const auto& [path, editing] : editing_) {
     texts.put(path);
@@ -71,11 +70,11 @@ void QuotaFiles::keep() const {
     texts.put(text);
   }
   texts.put("");
-  handover->keep_text(texts.all);
+  notes_.quota_texts.write(texts.all);
 }
 
 void QuotaFiles::take_over() {
-  Texts texts{handover->kept_text()};
+  Texts texts{notes_.quota_texts.read()};
   for (std::string path = texts.text(); !path.empty(); path = texts.text()) {
     Editing& editing = editing_[path];
     editing.text = texts.text();

@@ -12,6 +12,7 @@
 
 #include "accounting/result.hpp"
 #include "fs/backing/backing.hpp"
+#include "fs/handover/notes.hpp"
 #include "fs/limits/limit_store.hpp"
 
 namespace limaquota {
@@ -22,7 +23,7 @@ namespace limaquota {
 class QuotaFiles {
  public:
   // Goes on with the texts that a worker before kept (fs/handover/notes.hpp).
-  QuotaFiles(const Backing& backing, LimitStore& store);
+  QuotaFiles(const Backing& backing, LimitStore& store, Notes& notes);
 
   static bool is_directory(std::string_view path) { return path.empty() || path == "_disks"; }
   bool is_file(std::string_view path) const;
@@ -71,6 +72,7 @@ class QuotaFiles {
 
   const Backing& backing_;
   LimitStore& store_;
+  Notes& notes_;
   mutable std::mutex mutex_;
   // guarded by mutex_
   std::map<std::string, Editing, std::less<>> editing_;

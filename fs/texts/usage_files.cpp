@@ -6,7 +6,6 @@
 
 #include "accounting/layout.hpp"
 #include "accounting/usage_text.hpp"
-#include "fs/handover/notes.hpp"
 
 namespace limaquota {
 namespace {
@@ -14,10 +13,9 @@ constexpr std::string_view host_file = "_host";
 constexpr std::string_view json_file = "_all.json";
 constexpr std::string_view metrics_file = "_metrics";
 
-std::string processes_text() {
-  if (handover == nullptr) return {};
-  return fmt::format("supervisor_pid {}\nworker_pid {}\nworker_restarts {}\n", handover->supervisor,
-                     handover->worker.load(), handover->restarts.load());
+std::string processes_text(const ProcessNotes& processes) {
+  return fmt::format("supervisor_pid {}\nworker_pid {}\nworker_restarts {}\n", processes.supervisor,
+                     processes.worker.load(), processes.restarts.load());
 }
 }  // namespace
 
@@ -43,7 +41,7 @@ std::vector<std::string> UsageFiles::names(std::string_view directory) const {
 
 std::optional<std::string> UsageFiles::text(std::string_view path) const {
   const Bytes free = backing_.free_bytes();
-  if (path == host_file) return host_text(ledger_.host_figures(free)) + processes_text();
+  if (path == host_file) return host_text(ledger_.host_figures(free)) + processes_text(notes_.process);
   if (path == json_file) return snapshot_json(ledger_.snapshot(free));
   if (path == metrics_file) return prometheus_text(ledger_.snapshot(free), home_);
   if (const auto figures = ledger_.figures(path, free)) return usage_text(*figures);

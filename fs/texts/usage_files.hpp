@@ -9,6 +9,7 @@
 
 #include "accounting/ledger.hpp"
 #include "fs/backing/backing.hpp"
+#include "fs/handover/notes.hpp"
 
 namespace limaquota {
 
@@ -17,8 +18,8 @@ namespace limaquota {
 class UsageFiles {
  public:
   // `home`: the absolute path of the mount point, by which the metrics name this Lima home.
-  UsageFiles(const Backing& backing, const Ledger& ledger, std::string home)
-      : backing_(backing), ledger_(ledger), home_(std::move(home)) {}
+  UsageFiles(const Backing& backing, const Ledger& ledger, const Notes& notes, std::string home)
+      : backing_(backing), ledger_(ledger), notes_(notes), home_(std::move(home)) {}
 
   static bool is_directory(std::string_view path) { return path.empty() || path == "_disks"; }
   bool is_file(std::string_view path) const;
@@ -29,6 +30,7 @@ class UsageFiles {
  private:
   const Backing& backing_;
   const Ledger& ledger_;
+  const Notes& notes_;
   const std::string home_;
 };
 

@@ -7,7 +7,6 @@
 #include <ctime>
 
 #include "accounting/layout.hpp"
-#include "fs/handover/notes.hpp"
 
 namespace limaquota {
 namespace {
@@ -24,10 +23,10 @@ bool in_tree(std::string_view path, std::string_view tree) {
 
 }  // namespace
 
-VirtualTree::VirtualTree(UsageFiles& usage, QuotaFiles& quota, uid_t uid, gid_t gid)
-    : usage_(usage), quota_(quota), uid_(uid), gid_(gid) {
+VirtualTree::VirtualTree(UsageFiles& usage, QuotaFiles& quota, Notes& notes, uid_t uid, gid_t gid)
+    : usage_(usage), quota_(quota), notes_(notes), uid_(uid), gid_(gid) {
   constexpr unsigned restart_shift = 40;
-  next_handle_ = handover == nullptr ? 0 : uint64_t{handover->restarts} << restart_shift;
+  next_handle_ = uint64_t{notes_.process.restarts} << restart_shift;
 }
 
 VirtualTree::Kind VirtualTree::kind(std::string_view path) const {
@@ -64,7 +63,7 @@ std::optional<std::string> VirtualTree::path_of(NodeId id) {
       if (found != paths_.end()) return found->second;
     }
     // Of the worker before: it is one of the names there are.
-    if (look && handover != nullptr && handover->restarts > 0) know_all();
+    if (look && notes_.process.takes_over()) know_all();
   }
   return std::nullopt;
 }
@@ -165,19 +164,19 @@ Result<std::vector<VirtualTree::Child>> VirtualTree::list(NodeId id) {
   return children;
 }
 
-uint64_t VirtualTree::handle_for_request(bool writes) {
-  if (const auto earlier = InService::earlier()) return earlier->first;
+uint64_t VirtualTree::handle_for_request(Replay& replay, bool writes) {
+  if (const auto earlier = replay.earlier<OpensText>()) return earlier->handle;
   uint64_t handle = 0;
   {
     const std::lock_guard lock(mutex_);
     next_handle_ += 2;
     handle = next_handle_ | (writes ? 1 : 0);
   }
-  InService::intend({handle, 0});
+  replay.intend(OpensText{handle});
   return handle;
 }
 
-Result<uint64_t> VirtualTree::open(NodeId id, int flags) {
+Result<uint64_t> VirtualTree::open(Replay& replay, NodeId id, int flags) {
   const auto path = path_of(id);
   if (!path) return Errno{ESTALE};
   const Kind what = kind(*path);
@@ -185,7 +184,7 @@ Result<uint64_t> VirtualTree::open(NodeId id, int flags) {
   const bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0;
   if (what == Kind::usage_file && writes) return Errno{EACCES};
   if (what != Kind::usage_file && what != Kind::quota_file) return Errno{EISDIR};
-  return open_file(*path, flags, handle_for_request(writes));
+  return open_file(*path, flags, handle_for_request(replay, writes));
 }
 
 Result<uint64_t> VirtualTree::open_file(const std::string& path, int flags, uint64_t handle) {
@@ -197,17 +196,18 @@ Result<uint64_t> VirtualTree::open_file(const std::string& path, int flags, uint
   return handle;
 }
 
-Result<std::pair<VirtualTree::Node, uint64_t>> VirtualTree::create(NodeId parent, std::string_view name,
-                                                                   bool exclusive, bool truncate) {
+Result<std::pair<VirtualTree::Node, uint64_t>> VirtualTree::create(Replay& replay, NodeId parent,
+                                                                   std::string_view name, bool exclusive,
+                                                                   bool truncate) {
   const auto path = child_path(parent, name);
   if (!path) return path.error();
   if (!in_tree(*path, quota_directory)) return Errno{EPERM};
   const Kind what = kind(*path);
   if (what != Kind::none) {
-    if (exclusive && !InService::earlier()) return Errno{EEXIST};
+    if (exclusive && !replay.earlier<OpensText>()) return Errno{EEXIST};
     if (what != Kind::quota_file) return Errno{EISDIR};
   }
-  const uint64_t handle = handle_for_request(true);
+  const uint64_t handle = handle_for_request(replay, true);
   if (what == Kind::none) {
     if (const auto created = quota_.create(below(*path)); !created) return created.error();
   }
@@ -235,7 +235,7 @@ Result<std::string> VirtualTree::read_usage(const std::string& path, uint64_t ha
   }
   auto fresh = usage_.text(below(path));
   if (!fresh) return Errno{ENOENT};
-  KeptText text(handle, std::move(*fresh));
+  KeptText text(handle, std::move(*fresh), notes_);
   std::string part = text.part(size, offset);
   const std::lock_guard lock(mutex_);
   texts_.insert_or_assign(handle, std::move(text));
@@ -244,7 +244,7 @@ Result<std::string> VirtualTree::read_usage(const std::string& path, uint64_t ha
 
 void VirtualTree::take_over_text(int descriptor) {
   const std::lock_guard lock(mutex_);
-  texts_.insert_or_assign(KeptText::handle_of(descriptor), KeptText(descriptor));
+  texts_.insert_or_assign(KeptText::handle_of(descriptor, notes_), KeptText(descriptor, notes_));
 }
 
 Result<size_t> VirtualTree::write(NodeId node, uint64_t handle, std::string_view data, uint64_t offset,
@@ -270,19 +270,20 @@ void VirtualTree::release(NodeId node, uint64_t handle) {
   texts_.erase(handle);
 }
 
-Result<void> VirtualTree::unlink(NodeId parent, std::string_view name) {
+Result<void> VirtualTree::unlink(Replay& replay, NodeId parent, std::string_view name) {
+  const bool before = replay.earlier<ChangesText>().has_value();
   const auto path = child_path(parent, name);
   if (!path) return path.error();
   const Kind what = kind(*path);
-  // What a request that came again was to do may be done.
-  if (what == Kind::none) return InService::earlier() ? Result<void>() : Errno{ENOENT};
+  if (what == Kind::none) return before ? Result<void>() : Errno{ENOENT};  // done before
   if (what != Kind::quota_file) return Errno{EPERM};
-  InService::intend({});
+  replay.intend(ChangesText{});
   return quota_.remove(below(*path));
 }
 
-Result<void> VirtualTree::rename(NodeId parent, std::string_view name, NodeId new_parent,
+Result<void> VirtualTree::rename(Replay& replay, NodeId parent, std::string_view name, NodeId new_parent,
                                  std::string_view new_name, unsigned flags) {
+  const bool before = replay.earlier<ChangesText>().has_value();
   const auto from = child_path(parent, name);
   const auto to = child_path(new_parent, new_name);
   if (!from || !to) return Errno{ESTALE};
@@ -290,10 +291,10 @@ Result<void> VirtualTree::rename(NodeId parent, std::string_view name, NodeId ne
   if ((flags & ~RENAME_NOREPLACE) != 0) return Errno{EINVAL};
   const Kind what = kind(*from);
   if (what == Kind::none) {
-    return InService::earlier() && kind(*to) == Kind::quota_file ? Result<void>() : Errno{ENOENT};
+    return before && kind(*to) == Kind::quota_file ? Result<void>() : Errno{ENOENT};
   }
   if (what != Kind::quota_file || kind(*to) == Kind::quota_dir) return Errno{EPERM};
-  InService::intend({});
+  replay.intend(ChangesText{});
   const auto renamed = quota_.rename(below(*from), below(*to), (flags & RENAME_NOREPLACE) == 0);
   if (!renamed) return renamed;
   // The node goes with its name, as the kernel moves its own.

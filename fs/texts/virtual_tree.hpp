@@ -14,7 +14,9 @@
 
 #include "accounting/result.hpp"
 #include "fs/handover/kept_text.hpp"
-#include "fs/metering/inode.hpp"
+#include "fs/handover/notes.hpp"
+#include "fs/handover/replay.hpp"
+#include "fs/system/node_id.hpp"
 #include "fs/texts/quota_files.hpp"
 #include "fs/texts/usage_files.hpp"
 
@@ -24,7 +26,7 @@ namespace limaquota {
 // Thread safety: all functions may be called from any thread.
 class VirtualTree {
  public:
-  VirtualTree(UsageFiles& usage, QuotaFiles& quota, uid_t uid, gid_t gid);
+  VirtualTree(UsageFiles& usage, QuotaFiles& quota, Notes& notes, uid_t uid, gid_t gid);
 
   struct Node {
     NodeId id = 0;
@@ -45,18 +47,19 @@ class VirtualTree {
 
   // A text that the worker before had kept for an open file.
   void take_over_text(int descriptor);
-  Result<uint64_t> open(NodeId id, int flags);
-  Result<std::pair<Node, uint64_t>> create(NodeId parent, std::string_view name, bool exclusive,
-                                           bool truncate);
+  // `replay` is that of the request in service.
+  Result<uint64_t> open(Replay& replay, NodeId id, int flags);
+  Result<std::pair<Node, uint64_t>> create(Replay& replay, NodeId parent, std::string_view name,
+                                           bool exclusive, bool truncate);
   // A handle goes with its node: a worker that takes over (fs/handover/notes.hpp) knows it by both.
   Result<std::string> read(NodeId node, uint64_t handle, size_t size, uint64_t offset);
   // `owner` stands for the process that writes or closes (FUSE's lock owner).
   Result<size_t> write(NodeId node, uint64_t handle, std::string_view data, uint64_t offset, uint64_t owner);
   Result<void> flush(NodeId node, uint64_t handle, uint64_t owner);
   void release(NodeId node, uint64_t handle);
-  Result<void> unlink(NodeId parent, std::string_view name);
-  Result<void> rename(NodeId parent, std::string_view name, NodeId new_parent, std::string_view new_name,
-                      unsigned flags);
+  Result<void> unlink(Replay& replay, NodeId parent, std::string_view name);
+  Result<void> rename(Replay& replay, NodeId parent, std::string_view name, NodeId new_parent,
+                      std::string_view new_name, unsigned flags);
 
  private:
   // Handles are numbers; those that write are odd.
@@ -69,12 +72,13 @@ class VirtualTree {
   Result<std::string> child_path(NodeId parent, std::string_view name);
   struct stat stat_of(NodeId id, const std::string& path, Kind kind) const;
   // A handle for the open or create in service; the same where that comes again.
-  uint64_t handle_for_request(bool writes);
+  uint64_t handle_for_request(Replay& replay, bool writes);
   Result<uint64_t> open_file(const std::string& path, int flags, uint64_t handle);
   Result<std::string> read_usage(const std::string& path, uint64_t handle, size_t size, uint64_t offset);
 
   UsageFiles& usage_;
   QuotaFiles& quota_;
+  Notes& notes_;
   const uid_t uid_;
   const gid_t gid_;
   mutable std::mutex mutex_;

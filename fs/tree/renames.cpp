@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "fs/handover/notes.hpp"
 #include "fs/system/read_names.hpp"
 #include "fs/tree/tree.hpp"
 
@@ -184,18 +183,18 @@ std::optional<Tree::LimitMove> Tree::limit_move(const Inode& parent, std::string
 
 // Of two that are exchanged the one that has a limit gives it to the other's name; where both have one, each
 // stays with its name.
-std::optional<Tree::LimitMove> Tree::limit_that_follows(const Inode& parent, const char* name,
-                                                        const Inode& new_parent, const char* new_name,
-                                                        const Victim& source, const Victim* exchanged,
-                                                        LimitGoes* goes) const {
+std::optional<Tree::LimitMove> Tree::limit_that_follows(const Replay& replay, const Inode& parent,
+                                                        const char* name, const Inode& new_parent,
+                                                        const char* new_name, const Victim& source,
+                                                        const Victim* exchanged, LimitGoes* goes) const {
   *goes = LimitGoes::nowhere;
-  const auto earlier = InService::earlier();
+  const auto earlier = replay.earlier<Renames>();
   const auto follows = [&](const std::optional<LimitMove>& move, LimitGoes where) {
     if (!move) return false;
     const auto text = limits_.text(move->from);
     const auto there = limits_.text(move->to);
     // A worker that died may have left it under both names.
-    const bool prepared = earlier && earlier->third == static_cast<uint32_t>(where) && there == text;
+    const bool prepared = earlier && earlier->limit == where && there == text;
     return text && (!there || prepared);
   };
   auto along = limit_move(parent, name, new_parent, new_name, source.st.st_mode);
@@ -217,15 +216,16 @@ void Tree::make_durable(const Inode& directory) const {
 
 // Whether a request that came again was carried out: then what it was to move is there, the scan found it
 // there, and only its limit may have yet to follow.
-bool Tree::renamed_before(Inode& parent, const char* name, Inode& new_parent, const char* new_name) {
-  const auto before = InService::earlier();
-  if (!before || before->first == before->second) return false;
+bool Tree::renamed_before(const Replay& replay, Inode& parent, const char* name, Inode& new_parent,
+                          const char* new_name) {
+  const auto before = replay.earlier<Renames>();
+  if (!before || before->source == before->target) return false;
   const auto there = look_at(new_parent, new_name);
-  if (!there || there->id != before->first) return false;
+  if (!there || there->id != before->source) return false;
   std::optional<LimitMove> limit;
-  if (before->third == static_cast<uint32_t>(LimitGoes::along)) {
+  if (before->limit == LimitGoes::along) {
     limit = limit_move(parent, name, new_parent, new_name, there->st.st_mode);
-  } else if (before->third == static_cast<uint32_t>(LimitGoes::back)) {
+  } else if (before->limit == LimitGoes::back) {
     if (const auto other = look_at(parent, name))
       limit = limit_move(new_parent, new_name, parent, name, other->st.st_mode);
   }
@@ -236,10 +236,10 @@ bool Tree::renamed_before(Inode& parent, const char* name, Inode& new_parent, co
   return true;
 }
 
-Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, const char* new_name,
-                          unsigned flags) {
+Result<void> Tree::rename(Replay& replay, Inode& parent, const char* name, Inode& new_parent,
+                          const char* new_name, unsigned flags) {
+  if (renamed_before(replay, parent, name, new_parent, new_name)) return {};
   const bool exchange = (flags & RENAME_EXCHANGE) != 0;
-  if (renamed_before(parent, name, new_parent, new_name)) return {};
   Reservation reservation;
   if (&parent == &new_parent) {
     // Inside a directory a rename is not refused, unless ever longer names would make it grow beyond all
@@ -277,9 +277,9 @@ Result<void> Tree::rename(Inode& parent, const char* name, Inode& new_parent, co
     if (!there && there.error().value != ENOENT) return there.error();
     if (there) target = std::move(*there);
     LimitGoes goes = LimitGoes::nowhere;
-    limit =
-        limit_that_follows(parent, name, new_parent, new_name, source, exchange ? &target : nullptr, &goes);
-    InService::intend({source.id, target.id, static_cast<uint32_t>(goes)});
+    limit = limit_that_follows(replay, parent, name, new_parent, new_name, source,
+                               exchange ? &target : nullptr, &goes);
+    replay.intend(Renames{source.id, target.id, goes});
     if (limit) limits_.prepare_to_follow(limit->from, limit->to);
     if (target.id != 0 && !exchange) note_victim(target);
     const auto done =

@@ -5,7 +5,6 @@
 #include <cerrno>
 #include <ctime>
 
-#include "fs/handover/notes.hpp"
 #include "fs/tree/tree.hpp"
 
 namespace limaquota {
@@ -30,14 +29,14 @@ bool changed_lately(const struct stat& st) {
 InodePtr Tree::take_over_path(Fd path, uint64_t lookups, uint32_t account) {
   const auto st = backing_.sys().fstat(path.get());
   if (!st) {
-    handover->descriptor(path.get()).set_use(DescriptorUse::passing);
+    notes_.descriptors.of(path.get()).set_use(DescriptorUse::passing);
     return nullptr;
   }
   const NodeId id = table_.id_of(st->st_dev, st->st_ino);
   const std::string handle = backing_.sys().file_handle(path.get(), "");
   const bool gone = table_.find_charge(id) == nullptr;
   if (gone) {
-    const auto known = ledger_.find(handover->account_name(account));
+    const auto known = ledger_.find(notes_.accounts.name(account));
     const Child child{known.value_or(accounts_.shared()), Role::plain, false, false};
     MeteredIo::Changes changes;
     add_charge(id, child, "", path.get(), *st, &changes, handle);
@@ -75,7 +74,7 @@ Result<void> Tree::take_over_open(int fd) {
   }
   const std::lock_guard lock(inode->open_mutex);
   ++inode->opens;
-  inode->direct = handover->descriptor(fd).use() == DescriptorUse::direct_file;
+  inode->direct = notes_.descriptors.of(fd).use() == DescriptorUse::direct_file;
   inode->cache_is_stale = true;
   return {};
 }
@@ -89,7 +88,7 @@ Result<void> Tree::take_over(const std::vector<int>& descriptors) {
   std::vector<InodePtr> inodes;
   std::vector<int> open;
   for (const int fd : descriptors) {
-    Handover::Descriptor& descriptor = handover->descriptor(fd);
+    const DescriptorNote& descriptor = notes_.descriptors.of(fd);
     if (descriptor.use() != DescriptorUse::inode) {
       open.push_back(fd);
       continue;
@@ -117,16 +116,15 @@ Result<void> Tree::take_over(const std::vector<int>& descriptors) {
 // For a CREATE that came again. The file's mode may forbid to open it once more. As a rule it is open still;
 // else the worker died before it could note what it had opened, and the mode is changed for a moment, which
 // is noted for the case that this one dies, too.
-Result<Fd> Tree::open_made_before(Entry& entry, int flags) {
-  if (Fd fd = InService::opened_before()) return fd;
-  constexpr uint32_t noted = S_IFREG;
+Result<Fd> Tree::open_made_before(Replay& replay, Entry& entry, int flags) {
+  const auto earlier = replay.earlier<OpensUp>();
+  if (Fd fd = replay.opened_before()) return fd;
   const ProcPath path(entry.inode->path.get());
-  const auto earlier = InService::earlier();
-  bool changed = earlier && (earlier->third & noted) != 0;
-  const mode_t mode = (changed ? earlier->third : entry.st.st_mode) & 07777;
+  bool changed = earlier.has_value();
+  const mode_t mode = (changed ? earlier->mode : entry.st.st_mode) & 07777;
   auto fd = backing_.open(AT_FDCWD, path.c_str(), flags);
   if (!fd && fd.error().value == EACCES) {
-    InService::intend({0, 0, noted | mode});
+    replay.intend(OpensUp{mode});
     changed = true;
     const auto opened_up = backing_.sys().chmod(entry.inode->path.get(), mode | S_IRUSR | S_IWUSR);
     if (!opened_up) return opened_up.error();
@@ -137,7 +135,7 @@ Result<Fd> Tree::open_made_before(Entry& entry, int flags) {
     if (!back) return back.error();
     entry.st.st_mode = S_IFREG | mode;
   }
-  if (fd) InService::note_opened(fd->get());  // now that its mode is what it was
+  if (fd) replay.note_opened(fd->get());  // now that its mode is what it was
   return fd;
 }
 

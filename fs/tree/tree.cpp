@@ -9,7 +9,6 @@
 #include <cstring>
 #include <utility>
 
-#include "fs/handover/notes.hpp"
 #include "fs/system/read_names.hpp"
 
 namespace limaquota {
@@ -177,7 +176,7 @@ bool Tree::stands(const Inode& parent, const char* name) const {
   return backing_.sys().fstatat(parent.path.get(), name, AT_SYMLINK_NOFOLLOW).operator bool();
 }
 
-Result<Entry> Tree::make(Inode& parent, const char* name, mode_t type,
+Result<Entry> Tree::make(Replay& replay, Inode& parent, const char* name, mode_t type,
                          const std::function<Result<void>()>& operation, size_t value_size,
                          bool* made_before) {
   const Child child = child_of(parent.charge.role, parent.charge.account, name, type);
@@ -190,15 +189,15 @@ Result<Entry> Tree::make(Inode& parent, const char* name, mode_t type,
   };
   // A request that came again may have been carried out: then what it intended is there, and needs no room.
   // Nothing changes the name meanwhile: the kernel holds its directory's lock.
-  const bool there = InService::noting() && stands(parent, name);
-  const bool before = there && InService::earlier().has_value();
+  const bool there = replay.notes_intents() && stands(parent, name);
+  const bool before = there && replay.comes_again();
   if (made_before != nullptr) *made_before = before;
   auto reservation = before ? Result<Reservation>(Reservation()) : io_.reserve(claims, Line::control);
   if (!reservation) return undo(reservation.error());
   Result<Entry> entry = Errno{EIO};
   {
     const std::lock_guard lock(parent.mutex);
-    if (!there) InService::intend({});
+    if (!there) replay.intend(MakesName{});
     if (const auto done = before ? Result<void>() : operation(); !done) return undo(done.error());
     MeteredIo::Changes changes;
     auto path = backing_.open(parent.path.get(), name, O_PATH | O_NOFOLLOW);
@@ -238,20 +237,20 @@ void Tree::recount_now() {
   }
 }
 
-Result<Tree::Created> Tree::create(Inode& parent, const char* name, mode_t mode, int flags,
+Result<Tree::Created> Tree::create(Replay& replay, Inode& parent, const char* name, mode_t mode, int flags,
                                    const Caller& caller) {
   Created created;
   bool truncate = false;
   bool made_before = false;
   auto entry = make(
-      parent, name, S_IFREG,
+      replay, parent, name, S_IFREG,
       [&]() -> Result<void> {
         const AsCaller as(caller);
         const KeepSetId keep(caller.uid == 0);
         auto fd =
             backing_.open(parent.path.get(), name, (flags & ~handled_elsewhere) | O_CREAT | O_NOFOLLOW, mode);
         if (!fd) return fd.error();
-        InService::note_opened(fd->get());
+        replay.note_opened(fd->get());
         created.fd = std::move(*fd);
         truncate = (flags & O_TRUNC) != 0;
         return {};
@@ -259,12 +258,12 @@ Result<Tree::Created> Tree::create(Inode& parent, const char* name, mode_t mode,
       0, &made_before);
   const auto fail = [&](Errno error) {
     if (entry) forget(entry->inode->id, 1);
-    InService::note_opened(-1);  // it is closed now
+    replay.note_closed();
     return error;
   };
   if (!entry) return fail(entry.error());
   if (made_before) {
-    auto fd = open_made_before(*entry, flags & ~(handled_elsewhere | O_CREAT | O_EXCL));
+    auto fd = open_made_before(replay, *entry, flags & ~(handled_elsewhere | O_CREAT | O_EXCL));
     if (!fd) return fail(fd.error());
     created.fd = std::move(*fd);
   }
@@ -277,25 +276,28 @@ Result<Tree::Created> Tree::create(Inode& parent, const char* name, mode_t mode,
   return created;
 }
 
-Result<Entry> Tree::mknod(Inode& parent, const char* name, mode_t mode, dev_t device, const Caller& caller) {
-  return make(parent, name, mode & S_IFMT, [&] {
+Result<Entry> Tree::mknod(Replay& replay, Inode& parent, const char* name, mode_t mode, dev_t device,
+                          const Caller& caller) {
+  return make(replay, parent, name, mode & S_IFMT, [&] {
     const AsCaller as(caller);
     const KeepSetId keep(caller.uid == 0);
     return backing_.sys().mknodat(parent.path.get(), name, mode, device);
   });
 }
 
-Result<Entry> Tree::mkdir(Inode& parent, const char* name, mode_t mode, const Caller& caller) {
-  return make(parent, name, S_IFDIR, [&] {
+Result<Entry> Tree::mkdir(Replay& replay, Inode& parent, const char* name, mode_t mode,
+                          const Caller& caller) {
+  return make(replay, parent, name, S_IFDIR, [&] {
     const AsCaller as(caller);
     const KeepSetId keep(caller.uid == 0);
     return backing_.sys().mkdirat(parent.path.get(), name, mode);
   });
 }
 
-Result<Entry> Tree::symlink(Inode& parent, const char* name, const char* target, const Caller& caller) {
+Result<Entry> Tree::symlink(Replay& replay, Inode& parent, const char* name, const char* target,
+                            const Caller& caller) {
   return make(
-      parent, name, S_IFLNK,
+      replay, parent, name, S_IFLNK,
       [&] {
         const AsCaller as(caller);
         return backing_.sys().symlinkat(target, parent.path.get(), name);
@@ -323,14 +325,14 @@ Result<Tree::Created> Tree::tmpfile(Inode& parent, mode_t mode, int flags, const
   {
     const std::lock_guard made(entry->inode->mutex);
     entry->inode->gone = true;
-    if (InService::noting()) table_.note_account(*entry->inode, ledger_.name(entry->inode->charge.account));
+    table_.note_account(*entry->inode, ledger_.name(entry->inode->charge.account));
   }
   io_.commit(std::move(*reservation), {&parent}, changes);
   created.entry = std::move(*entry);
   return created;
 }
 
-Result<Entry> Tree::link(Inode& inode, Inode& parent, const char* name) {
+Result<Entry> Tree::link(Replay& replay, Inode& inode, Inode& parent, const char* name) {
   const AccountId account = parent.charge.account;
   {
     const std::lock_guard lock(inode.mutex);
@@ -340,7 +342,7 @@ Result<Entry> Tree::link(Inode& inode, Inode& parent, const char* name) {
   }
   bool made_before = false;
   auto entry = make(
-      parent, name, inode.type,
+      replay, parent, name, inode.type,
       [&] { return backing_.sys().linkat(inode.path.get(), parent.path.get(), name); }, 0, &made_before);
   // What was made before the scan is counted by it.
   if (!entry || made_before) return entry;
@@ -422,22 +424,21 @@ void Tree::name_gone(Victim victim, AccountId account, MeteredIo::Changes* chang
 }
 
 // It may lose its last name while it is open.
-void Tree::note_victim(const Victim& victim) const {
+void Tree::note_victim(const Victim& victim) {
   const Charge* charge = victim.inode ? table_.find_charge(victim.id) : nullptr;
-  if (charge != nullptr && InService::noting())
-    table_.note_account(*victim.inode, ledger_.name(charge->account));
+  if (charge != nullptr) table_.note_account(*victim.inode, ledger_.name(charge->account));
 }
 
-Result<void> Tree::unlink(Inode& parent, const char* name, bool directory) {
+Result<void> Tree::unlink(Replay& replay, Inode& parent, const char* name, bool directory) {
+  const auto before = replay.earlier<TakesNameAway>();
   Victim gone;
   {
     const std::lock_guard lock(parent.mutex);
     auto victim = look_at(parent, name);
-    // A request that came again may have been carried out: then what it was to take away is not there.
-    const auto before = InService::earlier();
-    if (before && (victim ? victim->id != before->first : victim.error().value == ENOENT)) return {};
+    // Carried out before, it has taken away what was there.
+    if (before && (victim ? victim->id != before->inode : victim.error().value == ENOENT)) return {};
     if (!victim) return victim.error();
-    InService::intend({victim->id, 0});
+    replay.intend(TakesNameAway{victim->id});
     note_victim(*victim);
     const auto done = backing_.sys().unlinkat(parent.path.get(), name, directory ? AT_REMOVEDIR : 0);
     if (!done) return done;
@@ -472,30 +473,32 @@ bool Tree::xattr_is(const Inode& inode, const char* name, const void* value, siz
   return got && *got == size && std::memcmp(there.data(), value, size) == 0;
 }
 
-Result<void> Tree::setxattr(Inode& inode, const char* name, const void* value, size_t size, int flags) {
-  // A request that came again may have been carried out: then it needs no room. And what it was to make new
-  // may be made.
-  if (InService::earlier()) {
+Result<void> Tree::setxattr(Replay& replay, Inode& inode, const char* name, const void* value, size_t size,
+                            int flags) {
+  // Carried out before, it needs no room; and what it was to make new may be made.
+  if (replay.earlier<ChangesAttribute>()) {
     if (xattr_is(inode, name, value, size)) return {};
     flags &= ~XATTR_CREATE;
   }
   auto reservation = io_.reserve(io_.claims_of(inode, backing_.metadata(size)), Line::control);
   if (!reservation) return reservation.error();
   const std::lock_guard lock(inode.mutex);
-  if (InService::noting() && ((flags & XATTR_CREATE) == 0 || !has_xattr(inode, name))) InService::intend({});
+  if (replay.notes_intents() && ((flags & XATTR_CREATE) == 0 || !has_xattr(inode, name)))
+    replay.intend(ChangesAttribute{});
   const auto done = backing_.sys().setxattr(inode.path.get(), name, value, size, flags);
   io_.commit(std::move(*reservation), {&inode});
   return done;
 }
 
-Result<void> Tree::removexattr(Inode& inode, const char* name) {
+Result<void> Tree::removexattr(Replay& replay, Inode& inode, const char* name) {
+  const bool before = replay.earlier<ChangesAttribute>().has_value();
   const std::lock_guard lock(inode.mutex);
-  const bool there = InService::noting() && has_xattr(inode, name);
-  if (!there && InService::earlier()) return {};
-  if (there) InService::intend({});
+  const bool there = replay.notes_intents() && has_xattr(inode, name);
+  if (!there && before) return {};
+  if (there) replay.intend(ChangesAttribute{});
   const auto done = backing_.sys().removexattr(inode.path.get(), name);
   io_.commit(Reservation(), {&inode});
-  if (!done && done.error().value == ENODATA && InService::earlier()) return {};
+  if (!done && done.error().value == ENODATA && before) return {};
   return done;
 }
 

@@ -10,6 +10,8 @@
 
 #include "accounting/result.hpp"
 #include "fs/backing/backing.hpp"
+#include "fs/handover/notes.hpp"
+#include "fs/handover/replay.hpp"
 #include "fs/metering/inode.hpp"
 #include "fs/metering/inode_table.hpp"
 #include "fs/metering/metered_io.hpp"
@@ -28,9 +30,10 @@ struct Entry {
 // Thread safety: all functions may be called from any thread.
 class Tree {
  public:
-  Tree(const Backing& backing, Ledger& ledger, InodeTable& table, Accounts& accounts, LimitStore& limits,
-       MeteredIo& io, Settler& settler)
+  Tree(const Backing& backing, Notes& notes, Ledger& ledger, InodeTable& table, Accounts& accounts,
+       LimitStore& limits, MeteredIo& io, Settler& settler)
       : backing_(backing),
+        notes_(notes),
         ledger_(ledger),
         table_(table),
         accounts_(accounts),
@@ -57,18 +60,23 @@ class Tree {
     Entry entry;
     Fd fd;
   };
-  Result<Created> create(Inode& parent, const char* name, mode_t mode, int flags, const Caller& caller);
-  Result<Entry> mknod(Inode& parent, const char* name, mode_t mode, dev_t device, const Caller& caller);
-  Result<Entry> mkdir(Inode& parent, const char* name, mode_t mode, const Caller& caller);
-  Result<Entry> symlink(Inode& parent, const char* name, const char* target, const Caller& caller);
+  // `replay` is that of the request in service.
+  Result<Created> create(Replay& replay, Inode& parent, const char* name, mode_t mode, int flags,
+                         const Caller& caller);
+  Result<Entry> mknod(Replay& replay, Inode& parent, const char* name, mode_t mode, dev_t device,
+                      const Caller& caller);
+  Result<Entry> mkdir(Replay& replay, Inode& parent, const char* name, mode_t mode, const Caller& caller);
+  Result<Entry> symlink(Replay& replay, Inode& parent, const char* name, const char* target,
+                        const Caller& caller);
   Result<Created> tmpfile(Inode& parent, mode_t mode, int flags, const Caller& caller);
-  Result<Entry> link(Inode& inode, Inode& parent, const char* name);
-  Result<void> unlink(Inode& parent, const char* name, bool directory);
-  Result<void> rename(Inode& parent, const char* name, Inode& new_parent, const char* new_name,
-                      unsigned flags);
+  Result<Entry> link(Replay& replay, Inode& inode, Inode& parent, const char* name);
+  Result<void> unlink(Replay& replay, Inode& parent, const char* name, bool directory);
+  Result<void> rename(Replay& replay, Inode& parent, const char* name, Inode& new_parent,
+                      const char* new_name, unsigned flags);
 
-  Result<void> setxattr(Inode& inode, const char* name, const void* value, size_t size, int flags);
-  Result<void> removexattr(Inode& inode, const char* name);
+  Result<void> setxattr(Replay& replay, Inode& inode, const char* name, const void* value, size_t size,
+                        int flags);
+  Result<void> removexattr(Replay& replay, Inode& inode, const char* name);
 
   // The blocks of the limit files changed: charges them anew.
   void recharge_limit_files();
@@ -115,13 +123,13 @@ class Tree {
 
   Child child_of(Role role, AccountId account, std::string_view name, mode_t type);
   Result<Entry> enter(Inode& parent, const char* name, Fd path, MeteredIo::Changes* changes);
-  Result<Entry> make(Inode& parent, const char* name, mode_t type,
+  Result<Entry> make(Replay& replay, Inode& parent, const char* name, mode_t type,
                      const std::function<Result<void>()>& operation, size_t value_size = 0,
                      bool* made_before = nullptr);
   bool stands(const Inode& parent, const char* name) const;
   bool has_xattr(const Inode& inode, const char* name) const;
   bool xattr_is(const Inode& inode, const char* name, const void* value, size_t size) const;
-  void note_victim(const Victim& victim) const;
+  void note_victim(const Victim& victim);
   Result<Victim> look_at(Inode& parent, const char* name);
   // `handle` may be empty: it is asked for then.
   void add_charge(NodeId id, const Child& child, const char* name, int path, const struct stat& st,
@@ -152,15 +160,15 @@ class Tree {
   struct LimitMove {
     std::string from, to;
   };
-  // Noted before a rename, for the case that it comes again.
-  enum class LimitGoes : uint32_t { nowhere, along, back };
   std::optional<LimitMove> limit_move(const Inode& parent, std::string_view name, const Inode& new_parent,
                                       std::string_view new_name, mode_t type) const;
-  std::optional<LimitMove> limit_that_follows(const Inode& parent, const char* name, const Inode& new_parent,
-                                              const char* new_name, const Victim& source,
-                                              const Victim* exchanged, LimitGoes* goes) const;
+  std::optional<LimitMove> limit_that_follows(const Replay& replay, const Inode& parent, const char* name,
+                                              const Inode& new_parent, const char* new_name,
+                                              const Victim& source, const Victim* exchanged,
+                                              LimitGoes* goes) const;
   void make_durable(const Inode& directory) const;
-  bool renamed_before(Inode& parent, const char* name, Inode& new_parent, const char* new_name);
+  bool renamed_before(const Replay& replay, Inode& parent, const char* name, Inode& new_parent,
+                      const char* new_name);
   // False where something could not be looked at.
   bool move_below(int dir, AccountId from, Role role, AccountId account);
 
@@ -172,6 +180,7 @@ class Tree {
   void adopt(NodeId id, int dir, const std::string& name, const struct stat& st);
 
   const Backing& backing_;
+  Notes& notes_;
   Ledger& ledger_;
   InodeTable& table_;
   Accounts& accounts_;
@@ -185,7 +194,7 @@ class Tree {
   // --- taking over (tree_takeover.cpp) ---
   InodePtr take_over_path(Fd path, uint64_t lookups, uint32_t account);
   Result<void> take_over_open(int fd);
-  Result<Fd> open_made_before(Entry& entry, int flags);
+  Result<Fd> open_made_before(Replay& replay, Entry& entry, int flags);
   std::vector<InodeTable::Doubtful>
       unknown_;  // that the kernel did not know when it was asked; of the settler's thread
   std::chrono::steady_clock::time_point ask_next_;

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <string>
 
 #include "fs/daemon/mount_home.hpp"
@@ -22,6 +23,12 @@ int upgrade_mount(const char* mountpoint) {
   return 2;
 }
 
+limaquota::MakeSys faults(const std::string& control_file, uint64_t seed) {
+  return [=](const limaquota::Notes& notes) {
+    return std::make_unique<limaquota::FaultySys>(control_file, seed, notes);
+  };
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -34,8 +41,7 @@ int main(int argc, char** argv) {
     if (std::strcmp(argv[3], limaquota::try_option) == 0) return limaquota::try_notes(notes);
     const std::string name = std::filesystem::read_symlink("/proc/self/exe").filename();
     const std::string suffix = name == "limaquota_faulty" ? "" : "." + name;
-    limaquota::FaultySys sys(control_file + suffix, seed_number);
-    return limaquota::take_over_home(notes, sys);
+    return limaquota::take_over_home(notes, faults(control_file + suffix, seed_number));
   }
   if (control_file == nullptr || argc < 4 || std::strcmp(argv[1], "mount") != 0) {
     std::fprintf(stderr, "usage: LIMAQUOTA_FAULTS=FILE %s mount -f [-o OPTION]... [SOURCE] MOUNTPOINT\n",
@@ -53,6 +59,5 @@ int main(int argc, char** argv) {
     if (options.source.empty()) options.source = argv[i];
     options.mountpoint = argv[i];
   }
-  limaquota::FaultySys sys(control_file, seed_number);
-  return limaquota::mount_home(options, sys);
+  return limaquota::mount_home(options, faults(control_file, seed_number));
 }

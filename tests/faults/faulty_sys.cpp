@@ -13,8 +13,6 @@
 #include <thread>
 #include <utility>
 
-#include "fs/handover/notes.hpp"
-
 namespace limaquota {
 namespace {
 
@@ -44,8 +42,8 @@ Errno errno_named(std::string_view name) {
 
 }  // namespace
 
-FaultySys::FaultySys(std::string control_file, uint64_t seed)
-    : control_file_(std::move(control_file)), seed_(seed) {
+FaultySys::FaultySys(std::string control_file, uint64_t seed, const Notes& notes)
+    : control_file_(std::move(control_file)), notes_(notes), random_(seed + notes.process.restarts) {
   read_control_file();
 }
 
@@ -87,22 +85,17 @@ FaultySys::Fault FaultySys::fault_named(std::string_view text) {
   return fault;
 }
 
-void FaultySys::suffer(Fault& fault) {
+void FaultySys::suffer(Fault& fault) const {
   if (fault.what == What::error) return;
   if (fault.what == What::hang) hang();
   if (fault.what == What::memory) throw std::bad_alloc();
-  if (fault.what == What::kill && handover != nullptr && handover->serving_since != 0)
-    ::kill(::getpid(), SIGKILL);
+  if (fault.what == What::kill && notes_.process.serving_since != 0) ::kill(::getpid(), SIGKILL);
   if (fault.what == What::slow) std::this_thread::sleep_for(3s);
   fault.when = When::never;
 }
 
 FaultySys::Fault FaultySys::next(std::string_view call) {
   const std::lock_guard lock(mutex_);
-  if (process_ != ::getpid()) {
-    process_ = ::getpid();
-    random_.seed(seed_ + (handover == nullptr ? 0 : handover->restarts.load()));
-  }
   read_control_file();
   for (const Rule& rule : rules_) {
     if (rule.call != call || rule.one_in == 0 || random_() % rule.one_in != 0) continue;

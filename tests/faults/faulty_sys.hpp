@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "fs/handover/notes.hpp"
 #include "fs/system/sys.hpp"
 
 namespace limaquota {
@@ -23,7 +24,7 @@ namespace limaquota {
 // fault is injected `<file>.count` says how many this process has been given with it. Thread safety: as Sys.
 class FaultySys : public Sys {
  public:
-  FaultySys(std::string control_file, uint64_t seed);
+  FaultySys(std::string control_file, uint64_t seed, const Notes& notes);
 
   Result<Fd> openat(int dir, const char* name, int flags, mode_t mode) override;
   Result<size_t> pread(int fd, void* buffer, size_t size, off_t offset, bool once) override;
@@ -70,7 +71,7 @@ class FaultySys : public Sys {
   static Fault fault_named(std::string_view text);
   Fault next(std::string_view call);
   // Does what is no error; then `fault` says how the call goes on.
-  static void suffer(Fault& fault);
+  void suffer(Fault& fault) const;
   void read_control_file();
   void tell_count() const;
   template <class Call>
@@ -82,10 +83,9 @@ class FaultySys : public Sys {
 
   const std::string control_file_;
   std::mutex mutex_;
-  const uint64_t seed_;
+  const Notes& notes_;
   // guarded by mutex_
-  pid_t process_ = 0;  // whose random numbers they are: each worker has its own, the same in each run
-  std::mt19937_64 random_;
+  std::mt19937_64 random_;  // each worker has numbers of its own, the same in each run
   std::vector<Rule> rules_;
   int64_t version_ = no_version;  // of the control file: when it was modified, in nanoseconds
   uint64_t injected_ = 0;

@@ -1,0 +1,195 @@
+#include "fs/serving/threads.hpp"
+
+#include <sched.h>
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <new>
+#include <optional>
+#include <utility>
+
+#include "fs/serving/request_kind.hpp"
+#include "fs/serving/uring.hpp"
+#include "fs/system/caller.hpp"
+#include "fs/system/log.hpp"
+
+namespace limaquota {
+namespace {
+
+// A request is at most its data and its headers.
+constexpr size_t buffer_bytes = max_payload + (size_t{64} << 10);
+constexpr size_t most_threads = 1024;
+// Threads that wait for /dev/fuse at once (bench/README.md: why not more, and not fewer).
+constexpr int most_readers = 4;
+
+// A receive buffer whose pages are there before /dev/fuse touches them.
+class Buffer {
+ public:
+  Buffer()
+      : memory_(::mmap(nullptr, buffer_bytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0)) {
+    if (memory_ == MAP_FAILED) throw std::bad_alloc();
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { ::munmap(memory_, buffer_bytes); }
+  void* get() const { return memory_; }
+
+ private:
+  void* memory_;
+};
+
+void run_on_cpu(unsigned cpu) {
+  const size_t bytes = CPU_ALLOC_SIZE(cpu + 1);
+  cpu_set_t* set = CPU_ALLOC(cpu + 1);
+  if (set == nullptr) return;
+  CPU_ZERO_S(bytes, set);
+  CPU_SET_S(cpu, bytes, set);
+  // Where it may not, for a CPU that is offline or not ours, requests are only slower.
+  (void)::sched_setaffinity(0, bytes, set);
+  CPU_FREE(set);
+}
+
+}  // namespace
+
+void ServingThreads::start(std::atomic<int>& waiting, std::function<void()> work) {
+  const std::lock_guard lock(threads_mutex_);
+  if (threads_.size() >= most_threads) return;
+  ++waiting;  // before it can have a request
+  try {
+    threads_.emplace_back(std::move(work));
+  } catch (const std::exception& thrown) {
+    --waiting;
+    tell_shortage(thrown.what());
+  }
+}
+
+// The threads there are go on; who wanted another waits again after its request.
+void ServingThreads::tell_shortage(const char* why) {
+  if (!short_of_threads_.exchange(true)) log_warning("cannot have another thread: {}", why);
+}
+
+// Null where there is no memory for it.
+std::unique_ptr<RequestContext> ServingThreads::new_context() {
+  try {
+    return server_.context();
+  } catch (const std::bad_alloc& thrown) {
+    tell_shortage(thrown.what());
+    return nullptr;
+  }
+}
+
+void ServingThreads::serve_device() {
+  prepare_thread();
+  std::optional<Buffer> memory;
+  const std::unique_ptr<RequestContext> context = new_context();
+  try {
+    memory.emplace();
+  } catch (const std::bad_alloc& thrown) {
+    tell_shortage(thrown.what());
+  }
+  if (!context || !memory) {
+    if (--readers_ == 0) (void)call_reader();
+    return;
+  }
+  short_of_threads_ = false;
+  while (fuse_session_exited(session_) == 0) {
+    fuse_buf buffer{};
+    buffer.mem = memory->get();
+    const int got = fuse_session_receive_buf(session_, &buffer);
+    if (got == -EINTR || got == -EAGAIN) continue;
+    if (got <= 0) break;
+    if (--readers_ == 0 && !call_reader()) start(readers_, [this] { serve_device(); });
+    server_.serve(*context, {static_cast<char*>(buffer.mem), buffer.size});
+    if (readers_ < most_readers)
+      ++readers_;
+    else
+      rest();
+  }
+  fuse_session_exit(session_);
+  end_rest();
+}
+
+// The kernel gives requests to its readers in turn. Each has a stack and a buffer of its own: with many,
+// every request finds them cold.
+void ServingThreads::rest() {
+  std::unique_lock lock(rest_mutex_);
+  // Who took the last request may have found nobody to call.
+  if (readers_ == 0) {
+    ++readers_;
+    return;
+  }
+  ++resting_;
+  rest_.wait(lock, [this] { return called_ > 0 || rest_over_; });
+  if (called_ > 0) --called_;
+}
+
+bool ServingThreads::call_reader() {
+  const std::lock_guard lock(rest_mutex_);
+  if (resting_ == 0) return false;
+  --resting_;
+  ++called_;
+  ++readers_;
+  rest_.notify_one();
+  return true;
+}
+
+void ServingThreads::end_rest() {
+  const std::lock_guard lock(rest_mutex_);
+  rest_over_ = true;
+  rest_.notify_all();
+}
+
+// The kernel puts a request into an entry, which is bound to it until the reply: so nothing queues on an
+// account here, and a request that waits keeps its own thread.
+void ServingThreads::serve_queue(unsigned queue) {
+  prepare_thread();
+  run_on_cpu(queue);
+  std::atomic<int>& takers = takers_[queue];
+  const std::unique_ptr<RequestContext> context = new_context();
+  const auto entry = UringEntry::make(fuse_session_fd(session_), queue, max_payload);
+  if (!entry) tell_shortage("io_uring refuses another entry");
+  if (!entry || !context) {
+    --takers;
+    return;
+  }
+  context->entry = entry.get();
+  short_of_threads_ = false;
+  bool served = false;
+  for (;;) {
+    const std::span<char> request = entry->next();
+    if (request.empty()) break;  // the end of the mount, or of this entry
+    if (--takers == 0) start(takers, [this, queue] { serve_queue(queue); });
+    server_.serve_bound(*context, request);
+    ++takers;
+    served = true;
+  }
+  // An entry that was refused at once would be again.
+  const bool was_last = --takers == 0;
+  if (was_last && served && fuse_session_exited(session_) == 0)
+    start(takers, [this, queue] { serve_queue(queue); });
+}
+
+void ServingThreads::start_queues() {
+  const unsigned queues = uring_queues();
+  for (unsigned queue = 0; queue < queues; ++queue) takers_.emplace_back(0);
+  for (unsigned queue = 0; queue < queues; ++queue) {
+    start(takers_[queue], [this, queue] { serve_queue(queue); });
+  }
+}
+
+void ServingThreads::run() {
+  start(readers_, [this] { serve_device(); });
+  for (size_t i = 0;; ++i) {
+    std::thread thread;
+    {
+      const std::lock_guard lock(threads_mutex_);
+      if (i >= threads_.size()) break;
+      thread = std::move(threads_[i]);
+    }
+    thread.join();
+  }
+}
+
+}  // namespace limaquota

@@ -1,0 +1,70 @@
+// The threads that serve: who waits for requests, at /dev/fuse and at each queue of io_uring, and who takes
+// the place of one that got one.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "fs/serving/libfuse.hpp"
+#include "fs/serving/request_context.hpp"
+
+namespace limaquota {
+
+// Serves what the threads take. All may be called from any thread.
+class Server {
+ public:
+  Server() = default;
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+  virtual ~Server() = default;
+  // For a new thread.
+  virtual std::unique_ptr<RequestContext> context() = 0;
+  // A request from /dev/fuse. It may be put aside for another thread: the memory is the caller's again.
+  virtual void serve(RequestContext& context, std::span<char> request) = 0;
+  // One that is bound to its entry of a queue: it is answered when this returns.
+  virtual void serve_bound(RequestContext& context, std::span<char> request) = 0;
+};
+
+// There is always one thread waiting at each place: when the last one turns to its request, another is
+// called, or started. Thread safety: all functions may be called from any thread.
+class ServingThreads {
+ public:
+  ServingThreads(fuse_session* session, Server& server) : session_(session), server_(server) {}
+
+  // Serves /dev/fuse, and what start_queues adds to it, until the mount is gone.
+  void run();
+  // From now on the queues of io_uring are served, too.
+  void start_queues();
+
+ private:
+  void start(std::atomic<int>& waiting, std::function<void()> work);
+  void tell_shortage(const char* why);
+  std::unique_ptr<RequestContext> new_context();
+  void serve_device();
+  void serve_queue(unsigned queue);
+  void rest();
+  bool call_reader();
+  void end_rest();
+
+  fuse_session* const session_;
+  Server& server_;
+  std::atomic<int> readers_{0};          // threads that wait for /dev/fuse
+  std::deque<std::atomic<int>> takers_;  // and for each queue
+  std::mutex rest_mutex_;
+  std::condition_variable rest_;
+  int resting_ = 0;         // guarded by rest_mutex_: threads that rest, and nobody has called
+  int called_ = 0;          // guarded by rest_mutex_: called, but not yet awake
+  bool rest_over_ = false;  // guarded by rest_mutex_
+  std::mutex threads_mutex_;
+  std::vector<std::thread> threads_;           // guarded by threads_mutex_
+  std::atomic<bool> short_of_threads_{false};  // and said so
+};
+
+}  // namespace limaquota
