@@ -1,14 +1,15 @@
 // `.usage/_all.json`
 #include "accounting/escape.hpp"
 #include "accounting/json.hpp"
+#include "accounting/layout.hpp"
 #include "accounting/usage_text.hpp"
 
 namespace limaquota {
 namespace {
 
 std::string_view kind_of(const AccountFigures& account) {
-  if (account.name == "_shared") return "shared";
-  return account.name.starts_with("_disks/") ? "disk" : "vm";
+  if (account.name == shared_account) return "shared";
+  return disk_of_account(account.name) ? "disk" : "vm";
 }
 
 Json size_or_null(Bytes bytes) { return bytes.is_unlimited() ? Json(nullptr) : Json(bytes.count()); }

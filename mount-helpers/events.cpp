@@ -5,6 +5,7 @@
 
 #include "accounting/escape.hpp"
 #include "accounting/json.hpp"
+#include "accounting/layout.hpp"
 #include "accounting/size_text.hpp"
 
 namespace limaquota {
@@ -43,7 +44,7 @@ Event make_event(EventKind kind, const AccountFigures& account, const HostFigure
 
 Event make_host_full(const HostFigures& host) {
   AccountFigures account;
-  account.name = "_host";
+  account.name = host_name;
   account.used = host.used;
   account.limit = host.limits;
   account.writable = minus_or_zero(host.free, host.reserve);

@@ -165,9 +165,7 @@ const AccountFigures* find_account(const Snapshot& snapshot, std::string_view na
 
 bool is_vm(const AccountFigures& account) { return is_vm_name(account.name); }
 
-bool is_disk(const AccountFigures& account) {
-  return account.name.starts_with(std::string(disks_directory) + "/");
-}
+bool is_disk(const AccountFigures& account) { return disk_of_account(account.name).has_value(); }
 
 std::string names_of(const Snapshot& snapshot, bool (*wanted)(const AccountFigures&)) {
   std::string names;

@@ -88,7 +88,7 @@ bool has_limit_file(const std::string& home, const std::string& account) {
 }
 
 Limits read_limits(const std::string& home, const std::string& account) {
-  for (const std::string& name : {account, std::string("_default")}) {
+  for (const std::string& name : {account, std::string(default_name)}) {
     if (const auto text = read_text(home, name)) return parse(path_of(home, name), *text);
   }
   return {};

@@ -26,8 +26,6 @@
 namespace limaquota {
 namespace {
 
-constexpr std::string_view default_name = "_default";
-constexpr std::string_view host_name = "_host";
 constexpr std::chrono::milliseconds resume_deadline{3000};
 const std::string disk_prefix = std::string(disks_directory) + "/";
 

@@ -69,9 +69,10 @@ bool Backing::sync_host(const Ledger& ledger) const {
   return true;
 }
 
-AllocationMap::Fill Backing::fill_from(int fd, uint64_t size, bool stays_past_end, bool* shared) const {
-  return [this, fd, size, stays_past_end, shared](BlockRange range,
-                                                  const AllocationMap::Sink& sink) -> Result<void> {
+AllocationMap::Fill Backing::fill_from(int fd, uint64_t size, PastEnd past_end,
+                                       std::function<void()> on_shared) const {
+  return [this, fd, size, past_end, on_shared = std::move(on_shared)](
+             BlockRange range, const AllocationMap::Sink& sink) -> Result<void> {
     const uint64_t file_end = ByteRange{0, size}.blocks(rules_.block).end();
     constexpr size_t batch = 512;
     uint64_t at = range.first * rules_.block;
@@ -85,9 +86,11 @@ AllocationMap::Fill Backing::fill_from(int fd, uint64_t size, bool stays_past_en
       for (const Extent& extent : *extents) {
         const BlockRange blocks = ByteRange{extent.offset, extent.length}.blocks(rules_.block);
         at = std::max(at, extent.offset + extent.length);
-        if (extent.shared) *shared = true;
-        if (extent.shared) continue;
-        const bool whole = extent.unwritten && stays_past_end;
+        if (extent.shared) {
+          on_shared();
+          continue;
+        }
+        const bool whole = extent.unwritten && past_end == PastEnd::stays;
         const uint64_t stays_to = whole ? blocks.end() : std::min(blocks.end(), file_end);
         if (blocks.first < stays_to)
           sink({blocks.first, stays_to - blocks.first},

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 
 #include "accounting/allocation_map.hpp"
 #include "accounting/ledger.hpp"
@@ -12,6 +13,9 @@
 #include "fs/system/sys.hpp"
 
 namespace limaquota {
+
+// Whether unwritten blocks past the end of a file are its own: XFS drops what it preallocated when it likes.
+enum class PastEnd : uint8_t { stays, may_go };
 
 // Immutable once made but for one counter, so any thread may use it.
 class Backing {
@@ -23,7 +27,7 @@ class Backing {
   Sys& sys() const { return sys_; }
   int root() const { return root_.get(); }
   // openat(2) for a request: where descriptors are short it waits a little, as they come back when the kernel
-  // forgets inodes (Tree::forget_some).
+  // forgets inodes (KernelCache::forget_some).
   Result<Fd> open(int dir, const char* name, int flags, mode_t mode = 0) const;
   // How the filesystem allocates.
   const AllocationRules& rules() const { return rules_; }
@@ -42,10 +46,10 @@ class Backing {
   bool sync_host(const Ledger& ledger) const;
 
   // Reads extents of a file of `size` bytes into an allocation map: from FIEMAP, or from SEEK_DATA where
-  // there is none. Shared extents are left out, as holes; `*shared` is set when one was seen. Left out, too,
-  // is what lies beyond EOF, but for unwritten blocks where they stay (`stays_past_end`): XFS drops what it
-  // preallocated when it likes.
-  AllocationMap::Fill fill_from(int fd, uint64_t size, bool stays_past_end, bool* shared) const;
+  // there is none. Shared extents are left out, as holes; `on_shared` is called for each. Left out, too,
+  // is what lies beyond EOF, but for unwritten blocks where they stay.
+  AllocationMap::Fill fill_from(int fd, uint64_t size, PastEnd past_end,
+                                std::function<void()> on_shared) const;
   // Whether a new name fits into the directory for sure without growing it (see the reasons inside).
   bool directory_has_room(int dir, size_t name_length) const;
 

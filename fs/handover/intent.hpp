@@ -29,7 +29,7 @@ struct TakesNameAway {
   NodeId inode = 0;
 };
 // RENAME: what stands at either name; a target of 0 is none.
-struct Renames {
+struct RenamesInode {
   NodeId source = 0;
   NodeId target = 0;
   LimitGoes limit = LimitGoes::nowhere;
@@ -45,7 +45,7 @@ struct ChangesText {};
 
 // Their order is noted: a new kind comes last, and counts the version of Notes.
 using Intent =
-    std::variant<MakesName, OpensUp, TakesNameAway, Renames, ChangesAttribute, OpensText, ChangesText>;
+    std::variant<MakesName, OpensUp, TakesNameAway, RenamesInode, ChangesAttribute, OpensText, ChangesText>;
 
 // An intent as words, which memory that is written one at a time can hold.
 struct IntentWords {
@@ -59,7 +59,7 @@ namespace intents {
 inline void fill(IntentWords&, const MakesName&) {}
 inline void fill(IntentWords& words, const OpensUp& intent) { words.third = intent.mode; }
 inline void fill(IntentWords& words, const TakesNameAway& intent) { words.first = intent.inode; }
-inline void fill(IntentWords& words, const Renames& intent) {
+inline void fill(IntentWords& words, const RenamesInode& intent) {
   words.first = intent.source;
   words.second = intent.target;
   words.third = static_cast<uint32_t>(intent.limit);
@@ -81,7 +81,7 @@ inline Intent intent_of(const IntentWords& words) {
       MakesName{},
       OpensUp{static_cast<mode_t>(words.third)},
       TakesNameAway{words.first},
-      Renames{words.first, words.second, static_cast<LimitGoes>(words.third)},
+      RenamesInode{words.first, words.second, static_cast<LimitGoes>(words.third)},
       ChangesAttribute{},
       OpensText{words.first},
       ChangesText{}};

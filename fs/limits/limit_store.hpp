@@ -1,5 +1,4 @@
-// The limit files: the texts below `.quota`, kept at the same path in the backing tree, and what they put in
-// force.
+// The limits: the texts of the limit files, in memory, and what they put in force in the ledger.
 #pragma once
 
 #include <chrono>
@@ -7,7 +6,6 @@
 #include <map>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,17 +13,17 @@
 #include "accounting/ledger.hpp"
 #include "accounting/limits.hpp"
 #include "fs/backing/backing.hpp"
+#include "fs/limits/limit_files.hpp"
 
 namespace limaquota {
 
-// A limit file is named as the account it limits: "<vm>", "_disks/<name>", "_shared"; or "_default" (for VMs
-// without a file) or "_host".
-//
-// Thread safety: all functions may be called from any thread. `files_mutex_` is held over the system calls
-// that make a change durable; `mutex_` guards the texts and is not, so reading never waits for the disk.
+// Thread safety: all functions may be called from any thread. The mutex of the files is held over the system
+// calls that make a change durable; `mutex_` guards the texts and is not, so reading never waits for the
+// disk.
 class LimitStore {
  public:
-  LimitStore(const Backing& backing, Ledger& ledger) : backing_(backing), ledger_(ledger) {}
+  LimitStore(const Backing& backing, Ledger& ledger, LimitFiles& files)
+      : backing_(backing), ledger_(ledger), files_(files) {}
 
   // Reads everything that is there. What cannot be parsed is reported, kept, and the default put in force.
   Result<void> load();
@@ -34,30 +32,27 @@ class LimitStore {
   bool is_limit(std::string_view name) const;
   std::optional<std::string> text(std::string_view name) const;
   std::vector<std::string> names() const;
-  bool is_damaged(std::string_view name) const;
 
   // What the text would put in force, without doing so.
   std::optional<ParseError> check(std::string_view name, std::string_view text) const;
   // Durable and in force when it returns. EINVAL for a text that does not parse: nothing has changed then.
   Result<void> put(std::string_view name, std::string_view text);
-  // The file goes. Where `soon`, its limits stay in force for some seconds more: an editor that renames a
-  // file away and writes it anew must not leave a VM without a limit between.
-  Result<void> remove(std::string_view name, bool soon = false);
-  // Before an account is renamed, and its limit is to follow: its file is there under both names until then,
-  // so that the host may lose its power at any moment and no limit is lost.
-  void prepare_to_follow(std::string_view from, std::string_view to);
-  // The account was renamed: the file of `from` becomes that of `to`, unless there is none, or another was
-  // set for `to`.
-  void follow(std::string_view from, std::string_view to);
-  // The account was not renamed after all.
-  void stay(std::string_view from, std::string_view to);
+  // The file goes, and its limits with it.
+  Result<void> remove(std::string_view name);
+  // The same, but its limits stay in force for some seconds more: an editor that renames a file away and
+  // writes it anew must not leave a VM without a limit between.
+  Result<void> remove_soon(std::string_view name);
 
-  // After load, where no worker served before: the host may have lost its power while an account was renamed.
-  void end_renames();
+  // --- for an account that is renamed (fs/limits/limit_follows.hpp); the caller holds the files' mutex ---
+  // The text of `from` becomes that of `to`, in force at once. False where `from` has none, or where another
+  // was set for `to` meanwhile; one with the same text is what was prepared before a crash.
+  bool take_along(std::string_view from, std::string_view to);
+  // The text of `name`, which is that of the file `twin` or of none, is forgotten. False where it is another.
+  bool forget_twin(std::string_view name, std::string_view twin);
+  void forget(std::string_view name);
+
   // Puts the limits of an account in force: its own file, else the default.
   void apply(std::string_view account);
-  // Tries again what follow could not write.
-  void save();
   // Ends loans that are over; told the wall clock in Unix seconds.
   void tick(int64_t now);
   // Bytes that the limit files occupy in the backing tree changed: called with no lock held.
@@ -70,25 +65,23 @@ class LimitStore {
     Bytes host_reserve;
     bool damaged = false;
   };
+  // What holds for an account, and where from.
+  struct InForce {
+    Limits limits;
+    bool from_file = false;
+    bool damaged = false;
+  };
   Parsed<Entry> parse(std::string_view name, std::string_view text) const;
-  Limits limits_of(std::string_view account, bool* from_file, bool* damaged) const;
-  void in_force(std::string_view name);
-  bool remove_file(std::string_view name) const;  // true where it is not there any more
-  Result<struct stat> stat_file(std::string_view name) const;
-  bool is_one_file(std::string_view a, std::string_view b) const;
-  bool move_file(std::string_view from, std::string_view to);
-  void save_unsaved();
-  // `*renamed`: the file holds the new text, whatever came after.
-  Result<void> write_file(std::string_view name, std::string_view text, bool* renamed);
+  void take_loaded(const std::string& name, const Result<std::string>& text);
+  InForce in_force_for(std::string_view account) const;
+  void put_in_force(std::string_view name);
   Result<void> put_locked(std::string_view name, std::string_view text);
-  Result<Fd> directory(std::string_view name, std::string* file, bool create) const;
-  Result<void> load_directory(int dir, std::string_view prefix);
+  std::optional<Reservation> reserve_for(std::string_view text);
+  void end_loan(const std::string& name, int64_t now);
 
   const Backing& backing_;
   Ledger& ledger_;
-  std::mutex files_mutex_;
-  std::set<std::string, std::less<>>
-      unsaved_;  // guarded by files_mutex_: files that are not what `entries_` says
+  LimitFiles& files_;
   mutable std::mutex mutex_;
   // guarded by mutex_
   std::map<std::string, Entry, std::less<>> entries_;

@@ -15,15 +15,14 @@
 
 #include "accounting/allocation_map.hpp"
 #include "accounting/bytes.hpp"
+#include "accounting/layout.hpp"
 #include "accounting/ledger.hpp"
+#include "fs/metering/data_path.hpp"
 #include "fs/system/fd.hpp"
 #include "fs/system/node_id.hpp"
 #include "fs/system/sys.hpp"
 
 namespace limaquota {
-
-// What a directory is in Lima's layout; it decides the accounts of its children.
-enum class Role : uint8_t { plain, root, disks, vm, disk };
 
 // An account that an inode is charged to, and how many of its names are there.
 struct Holder {
@@ -83,9 +82,10 @@ struct Inode {
   Fd path;  // O_PATH; stays the same until the kernel has forgotten the inode
   uint32_t generation = 0;
   dev_t device = 0;
-  mode_t type = 0;                 // S_IFMT part
-  std::atomic<unsigned> opens{0};  // descriptors of open files
-  std::atomic<bool> dead{false};   // its charge was given back and means nothing any more; set under mutex
+  mode_t type = 0;                       // S_IFMT part
+  std::atomic<unsigned> opens{0};        // descriptors of open files
+  std::atomic<DataPath*> data{nullptr};  // where its data go; null: not opened yet
+  std::atomic<bool> dead{false};  // its charge was given back and means nothing any more; set under mutex
   std::atomic<bool> being_settled{false};    // who needs the room may wait for it; set under mutex
   std::atomic<bool> listed{false};           // on the settle list, which keeps it in the table
   std::atomic<bool> may_have_set_id{false};  // set-uid or set-gid bits may have to be kept or cleared by us
@@ -108,7 +108,8 @@ struct Inode {
   // At most so much of the slack is for late metadata, whatever a new count of the extents says: it was
   // enough for all that was to come, and what came of it is allocated.
   Bytes late_cap = Bytes::unlimited();
-  Bytes unknown_growth;  // reserved by an operation after which fstat failed
+  bool is_unknown = false;  // fstat failed after an operation: to be looked at again
+  Bytes unknown_growth;     // what such operations had reserved
   uint64_t size = 0;
   AllocationMap map;
   bool hints_known = false;
@@ -129,6 +130,12 @@ struct Inode {
   NodeId parent = 0;                                          // where the kernel looked it up last
   std::string name;
 };
+
+// Seconds of a steady clock, for the map's memory of growth.
+inline uint32_t steady_seconds() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint32_t>(std::chrono::duration_cast<std::chrono::seconds>(now).count());
+}
 
 // The generation that the kernel sees: 32 bits that stand for the file handle (FNV-1a).
 uint32_t generation_of(const std::string& handle);

@@ -194,24 +194,15 @@ bool InodeTable::add_charge(NodeId id, Charge&& charge) {
   return charges_.try_emplace(id, std::move(charge)).second;
 }
 
-Charge* InodeTable::find_charge(NodeId id) {
+bool InodeTable::has_charge(NodeId id) const {
   const std::lock_guard lock(mutex_);
-  const auto found = charges_.find(id);
-  return found == charges_.end() ? nullptr : &found->second;
+  return charges_.contains(id);
 }
 
 void InodeTable::drop_charge(Inode& inode) {
   const std::lock_guard lock(mutex_);
   inode.dead = true;  // here, so that no other Inode is made for this charge
   inode.last_charge = charges_.extract(inode.id);
-}
-
-void InodeTable::drop_charge(NodeId id) {
-  const std::lock_guard lock(mutex_);
-  auto charge = charges_.extract(id);
-  const auto inode = inodes_.find(id);
-  if (charge && inode != inodes_.end() && &inode->second->charge == &charge.mapped())
-    inode->second->last_charge = std::move(charge);
 }
 
 std::optional<Charge> InodeTable::take_stale_charge(NodeId id, const std::string& handle) {

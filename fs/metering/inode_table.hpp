@@ -60,10 +60,16 @@ class InodeTable {
 
   // Puts a charge in; false where there is one already.
   bool add_charge(NodeId id, Charge&& charge);
-  // The charge of an inode; the address stays valid until drop_charge.
-  Charge* find_charge(NodeId id);
-  void drop_charge(NodeId id);
-  // The same for one that somebody may still ask for it; it is dead from then on.
+  bool has_charge(NodeId id) const;
+  // Calls `change(Charge&, Inode*)` with the charge of an inode, guarded as it has to be: under the mutex of
+  // its Inode where there is one, else under the table's (`inode` is null then, and stays so meanwhile). The
+  // caller holds neither. `change` makes no system call, takes no lock but the ledger's, and says whether the
+  // charge is still needed; only without an Inode may it go. False where there is no charge.
+  enum class Keep : uint8_t { yes, no };
+  template <class Change>
+  bool with_charge(NodeId id, Change change);
+  // The charge of an inode that somebody may still ask for it; it is dead from then on. The caller holds
+  // inode.mutex.
   void drop_charge(Inode& inode);
   // Takes out the charge of an inode that was removed behind the mount's back, where an inode of another file
   // handle has its number now.
@@ -98,5 +104,27 @@ class InodeTable {
   std::atomic<int> dying_{0};
   std::atomic<int64_t> last_death_{0};  // nanoseconds of the steady clock
 };
+
+template <class Change>
+bool InodeTable::with_charge(NodeId id, Change change) {
+  for (;;) {
+    InodePtr inode;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto found = charges_.find(id);
+      if (found == charges_.end()) return false;
+      const auto known = inodes_.find(id);
+      if (known == inodes_.end() || known->second->dead) {
+        if (change(found->second, static_cast<Inode*>(nullptr)) == Keep::no) charges_.erase(found);
+        return true;
+      }
+      inode = known->second;
+    }
+    const std::lock_guard lock(inode->mutex);
+    if (inode->dead) continue;  // died meanwhile: its number may have another charge
+    (void)change(inode->charge, inode.get());
+    return true;
+  }
+}
 
 }  // namespace limaquota

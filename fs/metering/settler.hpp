@@ -1,63 +1,57 @@
-// The settle list: inodes written to, whose blocks may still come or go without a call of ours (ext4 adds
-// leaf blocks at writeback, XFS drops preallocation minutes later). Each is looked at again until it is known
-// clean.
+// The settler: a thread that looks at what is on the settle list again and again, until it is known clean,
+// and that others have do what must be done now and then.
 #pragma once
 
 #include <condition_variable>
 #include <functional>
 #include <mutex>
 #include <thread>
-#include <unordered_map>
 
 #include "fs/backing/backing.hpp"
 #include "fs/metering/inode.hpp"
-#include "fs/metering/inode_table.hpp"
+#include "fs/metering/inode_charge.hpp"
+#include "fs/metering/settle_list.hpp"
+#include "fs/metering/settling.hpp"
 
 namespace limaquota {
 
-class MeteredIo;
-
-// Thread safety: all functions may be called from any thread. Lock order: inode.mutex, then mutex_.
+// Thread safety: all functions may be called from any thread.
 class Settler {
  public:
-  Settler(const Backing& backing, Ledger& ledger, InodeTable& table)
-      : backing_(backing), ledger_(ledger), table_(table) {}
+  Settler(const Backing& backing, Ledger& ledger, SettleList& list, InodeCharges& charges, Settling& settling)
+      : backing_(backing), ledger_(ledger), list_(list), charges_(charges), settling_(settling) {}
   ~Settler() { stop(); }
+  Settler(const Settler&) = delete;
+  Settler& operator=(const Settler&) = delete;
 
-  // Starts the thread that looks after the list. `let_go` gets inodes that are off it; `each_look` is called
-  // every time.
-  void start(MeteredIo& io, std::function<void(const InodePtr&)> let_go, std::function<void()> each_look);
+  struct Hooks {
+    std::function<void(const InodePtr&)> let_go;  // an inode is off the list
+    std::function<void()> each_look;              // called every time
+    std::function<void()> on_thrown;              // a look was broken off by an exception
+  };
+  void start(Hooks hooks);
   void stop();
   // Calls `each_look` soon, without waiting for the next look at the list.
   void hurry();
 
-  // The caller holds inode.mutex. Only inodes in the table are taken.
-  void add(Inode& inode);
-  void remove(Inode& inode);
-  // Settles every listed inode now that these accounts pay for, or `all`, but those whose mutex is held:
-  // something changes them anyway. The caller holds no inode's mutex. True where anything was given back.
-  bool settle_accounts(const boost::container::small_vector<AccountId, 2>& accounts, bool all);
-  // A look was broken off by an exception. Set before start().
-  std::function<void()> on_thrown;
-
  private:
+  enum class Crowd : uint8_t { few, many };
   void guarded(const std::function<void()>& look);
-  std::vector<InodePtr> listed() const;
   void run();
-  void look_at(const InodePtr& inode, bool crowded);
+  void look_at_all();
+  void look_at(const InodePtr& inode, Crowd crowd);
 
   const Backing& backing_;
   Ledger& ledger_;
-  InodeTable& table_;
-  MeteredIo* io_ = nullptr;
-  std::function<void(const InodePtr&)> let_go_;
-  std::function<void()> each_look_;
+  SettleList& list_;
+  InodeCharges& charges_;
+  Settling& settling_;
+  Hooks hooks_;
   std::thread thread_;
 
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::condition_variable wake_;
   // guarded by mutex_
-  std::unordered_map<NodeId, InodePtr> list_;
   bool stopping_ = false;
   bool hurried_ = false;
 };

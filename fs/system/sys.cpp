@@ -49,9 +49,9 @@ Result<Fd> Sys::openat(int dir, const char* name, int flags, mode_t mode) {
 
 Result<void> Sys::close(Fd fd) { return done(::close(fd.release())); }
 
-Result<size_t> Sys::pread(int fd, void* buffer, size_t size, off_t offset, bool once) {
+Result<size_t> Sys::pread(int fd, void* buffer, size_t size, off_t offset, Caching caching) {
   static std::atomic<bool> can_read_once{true};
-  if (once && can_read_once) {
+  if (caching == Caching::once && can_read_once) {
     const iovec vector{buffer, size};
     const ssize_t got = retried([&] { return ::preadv2(fd, &vector, 1, offset, rwf_dontcache); });
     if (got >= 0 || (errno != EOPNOTSUPP && errno != EINVAL)) return counted(got);

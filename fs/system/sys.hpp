@@ -44,9 +44,10 @@ class Sys {
   virtual Result<void> close(Fd fd);
 
   // --- data ---
-  // `once`: what is read is kept elsewhere, so that the page cache need not keep it, where the filesystem can
+  // once: what is read is kept elsewhere, so that the page cache need not keep it, where the filesystem can
   // do without (RWF_DONTCACHE, from Linux 6.14 on).
-  virtual Result<size_t> pread(int fd, void* buffer, size_t size, off_t offset, bool once);
+  enum class Caching : uint8_t { usual, once };
+  virtual Result<size_t> pread(int fd, void* buffer, size_t size, off_t offset, Caching caching);
   virtual Result<size_t> pwrite(int fd, const void* buffer, size_t size, off_t offset);
   virtual Result<void> fallocate(int fd, int mode, off_t offset, off_t length);
   virtual Result<void> ftruncate(int fd, off_t size);

@@ -280,7 +280,7 @@ Result<void> QuotaFiles::rename(std::string_view from, std::string_view to, bool
     return {};
   }
   editing_.erase(std::string(from));
-  return store_.remove(from, !to_limit);
+  return to_limit ? store_.remove(from) : store_.remove_soon(from);
 }
 
 void QuotaFiles::promote(std::string_view account) {

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "accounting/layout.hpp"
 #include "accounting/result.hpp"
 #include "fs/backing/backing.hpp"
 #include "fs/handover/notes.hpp"
@@ -25,7 +26,7 @@ class QuotaFiles {
   // Goes on with the texts that a worker before kept (fs/handover/notes.hpp).
   QuotaFiles(const Backing& backing, LimitStore& store, Notes& notes);
 
-  static bool is_directory(std::string_view path) { return path.empty() || path == "_disks"; }
+  static bool is_directory(std::string_view path) { return path.empty() || path == disks_directory; }
   bool is_file(std::string_view path) const;
   std::vector<std::string> names(std::string_view directory) const;
   std::string text(std::string_view path) const;

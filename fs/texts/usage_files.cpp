@@ -9,7 +9,6 @@
 
 namespace limaquota {
 namespace {
-constexpr std::string_view host_file = "_host";
 constexpr std::string_view json_file = "_all.json";
 constexpr std::string_view metrics_file = "_metrics";
 
@@ -20,14 +19,14 @@ std::string processes_text(const ProcessNotes& processes) {
 }  // namespace
 
 bool UsageFiles::is_file(std::string_view path) const {
-  return path == host_file || path == json_file || path == metrics_file || ledger_.find(path).has_value();
+  return path == host_name || path == json_file || path == metrics_file || ledger_.find(path).has_value();
 }
 
 std::vector<std::string> UsageFiles::names(std::string_view directory) const {
   std::vector<std::string> names;
   const std::string prefix = directory.empty() ? "" : std::string(directory) + "/";
   if (directory.empty()) {
-    for (const std::string_view name : {host_file, json_file, metrics_file, disks_directory})
+    for (const std::string_view name : {host_name, json_file, metrics_file, disks_directory})
       names.emplace_back(name);
   }
   for (const std::string& account : ledger_.names()) {
@@ -41,7 +40,7 @@ std::vector<std::string> UsageFiles::names(std::string_view directory) const {
 
 std::optional<std::string> UsageFiles::text(std::string_view path) const {
   const Bytes free = backing_.free_bytes();
-  if (path == host_file) return host_text(ledger_.host_figures(free)) + processes_text(notes_.process);
+  if (path == host_name) return host_text(ledger_.host_figures(free)) + processes_text(notes_.process);
   if (path == json_file) return snapshot_json(ledger_.snapshot(free));
   if (path == metrics_file) return prometheus_text(ledger_.snapshot(free), home_);
   if (const auto figures = ledger_.figures(path, free)) return usage_text(*figures);

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "accounting/layout.hpp"
 #include "accounting/ledger.hpp"
 #include "fs/backing/backing.hpp"
 #include "fs/handover/notes.hpp"
@@ -21,7 +22,7 @@ class UsageFiles {
   UsageFiles(const Backing& backing, const Ledger& ledger, const Notes& notes, std::string home)
       : backing_(backing), ledger_(ledger), notes_(notes), home_(std::move(home)) {}
 
-  static bool is_directory(std::string_view path) { return path.empty() || path == "_disks"; }
+  static bool is_directory(std::string_view path) { return path.empty() || path == disks_directory; }
   bool is_file(std::string_view path) const;
   std::vector<std::string> names(std::string_view directory) const;
   // The text of a file; nothing where there is none.

@@ -15,19 +15,7 @@
 namespace limaquota {
 namespace {
 
-constexpr std::string_view in_use_by = "in_use_by";
-constexpr std::string_view yaml_name = "lima.yaml";
 constexpr off_t largest_yaml = 1 << 20;
-
-ImageHeader read_image(Sys& sys, int fd, uint64_t size) {
-  std::array<std::byte, image_header_bytes> head{};
-  size_t got = 0;
-  const auto readable = sys.openat(AT_FDCWD, ProcPath(fd).c_str(), O_RDONLY | O_NONBLOCK, 0);
-  if (readable) {
-    if (const auto read = sys.pread(readable->get(), head.data(), head.size(), 0, false)) got = *read;
-  }
-  return parse_image_header({head.data(), got}, Bytes(size));
-}
 
 }  // namespace
 
@@ -37,28 +25,7 @@ Accounts::Accounts(const Backing& backing, Ledger& ledger, LimitStore& limits, s
   limits_.apply(shared_account);
 }
 
-Role Accounts::role_of_child(Role parent, std::string_view name, mode_t type) {
-  if (!S_ISDIR(type)) return Role::plain;
-  if (parent == Role::root && name == disks_directory) return Role::disks;
-  if (parent == Role::root && account_of_home_directory(name)) return Role::vm;
-  if (parent == Role::disks) return Role::disk;
-  return Role::plain;
-}
-
-std::string Accounts::own_account(Role parent, std::string_view name, mode_t type) {
-  switch (role_of_child(parent, name, type)) {
-    case Role::vm:
-      return std::string(name);
-    case Role::disk:
-      return account_of_disk(name);
-    default:
-      return {};
-  }
-}
-
-AccountId Accounts::account_of_child(Role parent_role, AccountId parent, std::string_view name, mode_t type) {
-  const std::string account = own_account(parent_role, name, type);
-  if (account.empty()) return parent;
+AccountId Accounts::opened(const std::string& account) {
   if (const auto known = ledger_.find(account)) return *known;
   const AccountId id = ledger_.open(account);
   limits_.apply(account);
@@ -66,10 +33,10 @@ AccountId Accounts::account_of_child(Role parent_role, AccountId parent, std::st
   return id;
 }
 
-bool Accounts::is_yaml(Role parent, std::string_view name) { return parent == Role::vm && name == yaml_name; }
-
-bool Accounts::is_disk(Role parent, std::string_view name, mode_t type) {
-  return S_ISREG(type) && (parent == Role::vm || parent == Role::disk) && is_disk_file_name(name);
+Child Accounts::child_of(Role parent_role, AccountId parent, std::string_view name, mode_t type) {
+  const std::string own = own_account(parent_role, name, type);
+  return {own.empty() ? parent : opened(own), role_of_child(parent_role, name, type),
+          is_disk_file(parent_role, name, type), is_yaml(parent_role, name)};
 }
 
 void Accounts::closed(Role role, AccountId account) {
@@ -78,19 +45,25 @@ void Accounts::closed(Role role, AccountId account) {
   ledger_.close(account);
 }
 
-void Accounts::put_disk(NodeId id, AccountId account, std::string_view name, int fd, const struct stat& st) {
-  ledger_.put_disk(
-      id, {account, std::string(name), read_image(backing_.sys(), fd, static_cast<uint64_t>(st.st_size)),
-           Bytes::of_st_blocks(st.st_blocks)});
+ImageHeader Accounts::header_of(int fd, uint64_t size) const {
+  std::array<std::byte, image_header_bytes> head{};
+  size_t got = 0;
+  Sys& sys = backing_.sys();
+  const auto readable = sys.openat(AT_FDCWD, ProcPath(fd).c_str(), O_RDONLY | O_NONBLOCK, 0);
+  if (readable) {
+    if (const auto read = sys.pread(readable->get(), head.data(), head.size(), 0, Sys::Caching::usual))
+      got = *read;
+  }
+  return parse_image_header({head.data(), got}, Bytes(size));
 }
 
 void Accounts::read_header(NodeId id, int fd, uint64_t size) {
-  ledger_.set_disk_header(id, read_image(backing_.sys(), fd, size));
+  ledger_.set_disk_header(id, header_of(fd, size));
 }
 
 void Accounts::changed(Role parent, AccountId account, std::string_view name) {
   const bool disks =
-      parent == Role::root || parent == Role::disks || (parent == Role::disk && name == in_use_by);
+      parent == Role::root || parent == Role::disks || (parent == Role::disk && name == in_use_by_name);
   const bool vm =
       parent == Role::root || (parent == Role::vm && (name == yaml_name || is_disk_file_name(name)));
   if (!disks && !vm) return;
@@ -146,7 +119,7 @@ bool Accounts::refresh_disks(int home) {
     if (!disk) continue;
     const auto dir = sys.openat(disks->get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     const auto target =
-        dir ? read_link(dir->get(), std::string(in_use_by).c_str()) : Result<std::string>(dir.error());
+        dir ? read_link(dir->get(), std::string(in_use_by_name).c_str()) : Result<std::string>(dir.error());
     if (!target) {
       all = false;
       continue;
@@ -196,7 +169,7 @@ void Accounts::read_yaml(AccountId id, int dir) {
   const auto yaml_st = file ? sys.fstat(file->get()) : Result<struct stat>(file.error());
   if (!yaml_st || !S_ISREG(yaml_st->st_mode) || yaml_st->st_size > largest_yaml) return;
   std::string yaml(static_cast<size_t>(yaml_st->st_size), '\0');
-  const auto size = sys.pread(file->get(), yaml.data(), yaml.size(), 0, false);
+  const auto size = sys.pread(file->get(), yaml.data(), yaml.size(), 0, Sys::Caching::usual);
   if (size) ledger_.set_virtual_fallback(id, lima_yaml_disk_size({yaml.data(), *size}).value_or(Bytes(0)));
 }
 

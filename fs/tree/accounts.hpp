@@ -16,6 +16,14 @@
 
 namespace limaquota {
 
+// What an entry counts as.
+struct Child {
+  AccountId account = 0;
+  Role role = Role::plain;
+  bool is_disk = false;
+  bool is_yaml = false;
+};
+
 // Thread safety: all functions may be called from any thread.
 class Accounts {
  public:
@@ -24,22 +32,16 @@ class Accounts {
   Accounts(const Backing& backing, Ledger& ledger, LimitStore& limits, std::vector<std::string> homes);
 
   AccountId shared() const { return shared_; }
-  static Role role_of_child(Role parent, std::string_view name, mode_t type);
-  // The name of the account that a directory `name` has for itself; empty where it has none.
-  static std::string own_account(Role parent, std::string_view name, mode_t type);
-  // The account of an entry `name` of a directory in this role and account; opened, with its limits in force,
-  // when it is the directory of a VM or a disk.
-  AccountId account_of_child(Role parent_role, AccountId parent, std::string_view name, mode_t type);
-  static bool is_yaml(Role parent, std::string_view name);
-  static bool is_disk(Role parent, std::string_view name, mode_t type);
+  // What an entry `name` of a directory in this role and account counts as. Its account is opened, with its
+  // limits in force, when it is the directory of a VM or a disk.
+  Child child_of(Role parent_role, AccountId parent, std::string_view name, mode_t type);
   // Called when an account comes to be, with its name and no lock held.
   std::function<void(std::string_view)> on_opened;
   // The directory of a VM or a disk is gone: so is its account.
   void closed(Role role, AccountId account);
 
   // --- disks --- `fd` is O_PATH or real; the file's first bytes are read.
-  void put_disk(NodeId id, AccountId account, std::string_view name, int fd, const struct stat& st);
-  void drop_disk(NodeId id) { ledger_.drop_disk(id); }
+  ImageHeader header_of(int fd, uint64_t size) const;
   // The header may have changed.
   void read_header(NodeId id, int fd, uint64_t size);
 
@@ -52,6 +54,7 @@ class Accounts {
   void changed(Role parent, AccountId account, std::string_view name);
 
  private:
+  AccountId opened(const std::string& account);
   bool inside(const std::string& link, std::string_view directory) const;
   bool refresh_disks(int home);
   bool refresh_vm(int home, const std::string& name);

@@ -1,11 +1,13 @@
-// Taking over from a worker that died: what the kernel knows and has open, by the descriptors that stayed.
+#include "fs/tree/takeover.hpp"
+
 #include <fcntl.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <ctime>
-
-#include "fs/tree/tree.hpp"
+#include <mutex>
+#include <string>
+#include <utility>
 
 namespace limaquota {
 namespace {
@@ -26,7 +28,7 @@ bool changed_lately(const struct stat& st) {
 }  // namespace
 
 // Its charge is the scan's, or, where it has no name in the tree any more, that of the account it was in.
-InodePtr Tree::take_over_path(Fd path, uint64_t lookups, uint32_t account) {
+InodePtr Takeover::take_path(Fd path, uint64_t lookups, uint32_t account) {
   const auto st = backing_.sys().fstat(path.get());
   if (!st) {
     notes_.descriptors.of(path.get()).set_use(DescriptorUse::passing);
@@ -34,16 +36,16 @@ InodePtr Tree::take_over_path(Fd path, uint64_t lookups, uint32_t account) {
   }
   const NodeId id = table_.id_of(st->st_dev, st->st_ino);
   const std::string handle = backing_.sys().file_handle(path.get(), "");
-  const bool gone = table_.find_charge(id) == nullptr;
+  const bool gone = !table_.has_charge(id);
   if (gone) {
     const auto known = ledger_.find(notes_.accounts.name(account));
-    const Child child{known.value_or(accounts_.shared()), Role::plain, false, false};
-    MeteredIo::Changes changes;
-    add_charge(id, child, "", path.get(), *st, &changes, handle);
+    Changes changes;
+    charges_.add({id, path.get(), *st, handle},
+                 {known.value_or(accounts_.shared()), Role::plain, false, false}, "", changes);
     ledger_.apply(changes.data(), changes.size());
   }
-  InodePtr inode =
-      table_.take_over(id, std::move(path), lookups, [&](Inode& made) { describe(made, *st, handle); });
+  InodePtr inode = table_.take_over(id, std::move(path), lookups,
+                                    [&](Inode& made) { entries_.describe(made, *st, handle); });
   const std::lock_guard lock(inode->mutex);
   if ((st->st_mode & (S_ISUID | S_ISGID)) != 0) inode->may_have_set_id = true;
   inode->gone = gone;
@@ -53,15 +55,15 @@ InodePtr Tree::take_over_path(Fd path, uint64_t lookups, uint32_t account) {
   inode->extents_at_most = std::max(inode->extents_at_most, blocks + 1);
   if (S_ISREG(st->st_mode) && backing_.rules().is_late() && blocks > 0 && changed_lately(*st)) {
     inode->unsettled = blocks;
-    io_.observe(*inode);
-    settler_.add(*inode);
+    inode_charges_.observe(*inode);
+    list_.add(*inode);
     inode->dirty_since -= settled_at_once;
   }
   return inode;
 }
 
 // Each must be counted: it will be closed.
-Result<void> Tree::take_over_open(int fd) {
+Result<void> Takeover::take_open(int fd) {
   const auto st = backing_.sys().fstat(fd);
   if (!st) return st.error();
   // The kernel knows what it has open: its inode is there as a rule.
@@ -69,7 +71,7 @@ Result<void> Tree::take_over_open(int fd) {
   if (!inode) {
     auto path = backing_.sys().openat(AT_FDCWD, ProcPath(fd).c_str(), O_PATH, 0);
     if (!path) return path.error();
-    inode = take_over_path(std::move(*path), 0, 0);
+    inode = take_path(std::move(*path), 0, 0);
     if (!inode) return Errno{EIO};
   }
   const std::lock_guard lock(inode->open_mutex);
@@ -79,12 +81,13 @@ Result<void> Tree::take_over_open(int fd) {
   return {};
 }
 
-void Tree::never_known(int fd) {
+void Takeover::never_known(int fd) {
   const auto st = backing_.sys().fstat(fd);
-  if (const InodePtr inode = st ? table_.find(table_.id_of(st->st_dev, st->st_ino)) : nullptr) closed(inode);
+  if (const InodePtr inode = st ? table_.find(table_.id_of(st->st_dev, st->st_ino)) : nullptr)
+    ends_.closed(inode);
 }
 
-Result<void> Tree::take_over(const std::vector<int>& descriptors) {
+Result<void> Takeover::run(const std::vector<int>& descriptors) {
   std::vector<InodePtr> inodes;
   std::vector<int> open;
   for (const int fd : descriptors) {
@@ -96,67 +99,39 @@ Result<void> Tree::take_over(const std::vector<int>& descriptors) {
     const uint64_t lookups = descriptor.lookups;
     const uint32_t account = descriptor.account;
     // Until it is in the table again it stays noted: this worker may die as well.
-    if (InodePtr inode = take_over_path(Fd(fd), lookups, account)) inodes.push_back(std::move(inode));
+    if (InodePtr inode = take_path(Fd(fd), lookups, account)) inodes.push_back(std::move(inode));
   }
   for (const int fd : open) {
-    if (const auto taken = take_over_open(fd); !taken) return taken;
+    if (const auto taken = take_open(fd); !taken) return taken;
   }
   for (const InodePtr& inode : inodes) {
     {
       const std::lock_guard lock(inode->mutex);
       table_.mark_dying(*inode);
-      if (inode->gone && inode->opens == 0) settler_.remove(*inode);
+      if (inode->gone && inode->opens == 0) list_.remove(*inode);
     }
-    forget(inode->id, 0);
+    ends_.forget(inode->id, 0);
   }
   ask_next_ = std::chrono::steady_clock::now() + ask_interval;
   return {};
 }
 
-// For a CREATE that came again. The file's mode may forbid to open it once more. As a rule it is open still;
-// else the worker died before it could note what it had opened, and the mode is changed for a moment, which
-// is noted for the case that this one dies, too.
-Result<Fd> Tree::open_made_before(Replay& replay, Entry& entry, int flags) {
-  const auto earlier = replay.earlier<OpensUp>();
-  if (Fd fd = replay.opened_before()) return fd;
-  const ProcPath path(entry.inode->path.get());
-  bool changed = earlier.has_value();
-  const mode_t mode = (changed ? earlier->mode : entry.st.st_mode) & 07777;
-  auto fd = backing_.open(AT_FDCWD, path.c_str(), flags);
-  if (!fd && fd.error().value == EACCES) {
-    replay.intend(OpensUp{mode});
-    changed = true;
-    const auto opened_up = backing_.sys().chmod(entry.inode->path.get(), mode | S_IRUSR | S_IWUSR);
-    if (!opened_up) return opened_up.error();
-    fd = backing_.open(AT_FDCWD, path.c_str(), flags);
-  }
-  if (changed) {
-    const auto back = backing_.sys().chmod(entry.inode->path.get(), mode);
-    if (!back) return back.error();
-    entry.st.st_mode = S_IFREG | mode;
-  }
-  if (fd) replay.note_opened(fd->get());  // now that its mode is what it was
-  return fd;
-}
-
 // Unknown is an inode that the kernel twice does not know, while nobody looked it up.
-void Tree::ask_for_taken_over() {
+void Takeover::go_on() {
   const auto now = std::chrono::steady_clock::now();
   if (now < ask_next_) return;
   ask_next_ = now + ask_interval;
-  std::vector<InodeTable::Doubtful> missed;
-  {
-    const std::lock_guard lock(kernel_mutex_);
-    if (!kernel_.knows) return;
+  kernel_.ask([&](const auto& knows) {
+    std::vector<InodeTable::Doubtful> missed;
     for (const auto& inode : table_.doubtful()) {
-      if (!kernel_.knows(inode.id)) missed.push_back(inode);
+      if (!knows(inode.id)) missed.push_back(inode);
     }
     for (const auto& inode : unknown_) {
-      if (table_.lookups(inode.id) == inode.lookups && !kernel_.knows(inode.id))
-        forget(inode.id, inode.lookups);
+      if (table_.lookups(inode.id) == inode.lookups && !knows(inode.id))
+        ends_.forget(inode.id, inode.lookups);
     }
-  }
-  unknown_ = std::move(missed);
+    unknown_ = std::move(missed);
+  });
 }
 
 }  // namespace limaquota

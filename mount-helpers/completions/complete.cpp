@@ -176,8 +176,8 @@ class Completer {
          !error && disk != end; disk.increment(error)) {
       candidate(account_of_disk(disk->path().filename().string()), "disk");
     }
-    candidate("_default", "VMs without a limit of their own");
-    candidate("_host", "the space that stays free");
+    candidate(std::string(default_name), "VMs without a limit of their own");
+    candidate(std::string(host_name), "the space that stays free");
     candidate(std::string(shared_account), "everything else");
   }
 

@@ -32,7 +32,7 @@ std::vector<fs::path> disks_of(const ReclaimRequest& request, const AccountFigur
     disks.push_back(real_path((request.vm.directory / name).string()));
   }
   for (const DiskFigures& disk : account.disks) {
-    if (disk.name.starts_with(std::string(disks_directory) + "/")) {
+    if (disk_of_account(disk.name)) {
       disks.push_back(real_path(request.home + "/" + disk.name));
     }
   }

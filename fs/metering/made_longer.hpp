@@ -1,0 +1,33 @@
+// A file made as long as a write will make it, before the write.
+#pragma once
+
+#include <cstdint>
+
+#include "accounting/bytes.hpp"
+#include "accounting/result.hpp"
+#include "fs/backing/backing.hpp"
+#include "fs/metering/inode.hpp"
+#include "fs/metering/need.hpp"
+
+namespace limaquota {
+
+// XFS preallocates past the end of a file, but not inside: near a limit the file is made longer first, so
+// that the write allocates what it needs and no more. Lives during one write, under inode.mutex.
+class MadeLonger {
+ public:
+  MadeLonger(const Backing& backing, Inode& inode, int fd) : backing_(backing), inode_(inode), fd_(fd) {}
+
+  // Where that is needed for a change of this range.
+  Result<void> before(ByteRange range, const Need& need);
+  // So much was written, from the beginning of the range: a rest that is not there is taken off again.
+  void after(uint64_t written);
+
+ private:
+  const Backing& backing_;
+  Inode& inode_;
+  const int fd_;
+  ByteRange range_;
+  bool longer_ = false;
+};
+
+}  // namespace limaquota

@@ -1,0 +1,49 @@
+// Settling: writing an inode back, so that what was to come late has come, and giving the slack back that was
+// kept for it.
+#pragma once
+
+#include <boost/container/small_vector.hpp>
+#include <cstdint>
+
+#include "accounting/ledger.hpp"
+#include "fs/backing/backing.hpp"
+#include "fs/metering/inode.hpp"
+#include "fs/metering/inode_charge.hpp"
+#include "fs/metering/late_metadata.hpp"
+#include "fs/metering/need.hpp"
+#include "fs/metering/settle_list.hpp"
+
+namespace limaquota {
+
+using AccountIds = boost::container::small_vector<AccountId, 2>;
+
+// Thread safety: all functions may be called from any thread.
+class Settling {
+ public:
+  Settling(const Backing& backing, const Ledger& ledger, const LateMetadata& late, const Needs& needs,
+           InodeCharges& charges, SettleList& list)
+      : backing_(backing), ledger_(ledger), late_(late), needs_(needs), charges_(charges), list_(list) {}
+
+  // What the filesystem preallocated past the end of the file goes, too, or may stay.
+  enum class Preallocation : uint8_t { stays, goes };
+  // The caller holds inode.mutex. Waits for the disk.
+  void settle(Inode& inode, Preallocation preallocation);
+  // Every listed inode that one of these accounts pays for, or that there is, but those whose mutex is held:
+  // something changes them anyway. The caller holds no inode's mutex. True where anything was given back.
+  bool settle_accounts(const AccountIds& accounts);
+  bool settle_all();
+
+ private:
+  template <class IsMeant>
+  bool settle_listed(IsMeant is_meant);
+  void drop_preallocation(Inode& inode, int fd);
+
+  const Backing& backing_;
+  const Ledger& ledger_;
+  const LateMetadata& late_;
+  const Needs& needs_;
+  InodeCharges& charges_;
+  SettleList& list_;
+};
+
+}  // namespace limaquota

@@ -1,0 +1,141 @@
+#include "fs/tree/charges.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+namespace limaquota {
+namespace {
+
+Holder& holder_of(std::vector<Holder>& holders, AccountId account) {
+  const auto found =
+      std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == account; });
+  if (found != holders.end()) return *found;
+  return holders.emplace_back(Holder{account, 0});
+}
+
+}  // namespace
+
+DiskRecord Charges::disk_record(const Found& found, AccountId account, const char* name) const {
+  return {account, name, accounts_.header_of(found.path, static_cast<uint64_t>(found.st.st_size)),
+          Bytes::of_st_blocks(found.st.st_blocks)};
+}
+
+void Charges::add(const Found& found, const Child& child, const char* name, Changes& changes) {
+  Charge charge;
+  charge.bytes = Bytes::of_st_blocks(found.st.st_blocks);
+  charge.account = child.account;
+  charge.role = child.role;
+  charge.is_disk = child.is_disk;
+  charge.is_yaml = child.is_yaml;
+  charge.handle = found.handle;
+  if (!table_.add_charge(found.id, std::move(charge))) return;
+  if (child.is_disk) ledger_.put_disk(found.id, disk_record(found, child.account, name));
+  changes.push_back(
+      {child.account, Bytes(0), Bytes::of_st_blocks(found.st.st_blocks), Bytes(0), Bytes(0), 0});
+}
+
+void Charges::drop_stale(const Found& found, Changes& changes) {
+  const auto stale = table_.take_stale_charge(found.id, found.handle);
+  if (!stale) return;
+  give_back(*stale, Bytes(0), changes);
+  if (stale->is_disk) ledger_.drop_disk(found.id);
+}
+
+void Charges::give_back(const Charge& charge, Bytes slack, Changes& changes) {
+  for (const AccountId account : charge.accounts())
+    changes.push_back({account, charge.bytes, Bytes(0), slack, Bytes(0), 0});
+}
+
+std::optional<Charges::Where> Charges::find(NodeId id) {
+  std::optional<Where> where;
+  table_.with_charge(id, [&](const Charge& charge, const Inode*) {
+    where = Where{charge.account, charge.role, charge.holders != nullptr};
+    return InodeTable::Keep::yes;
+  });
+  return where;
+}
+
+void Charges::add_name(Inode& inode, AccountId account) {
+  auto& holders = inode.charge.holders;
+  if (!holders) holders = std::make_unique<std::vector<Holder>>(1, Holder{inode.charge.account, 1});
+  for (Holder& holder : *holders) holder.names += holder.account == account ? 1 : 0;
+}
+
+Charges::NameWas Charges::drop_name(Charge& charge, const Inode* inode, AccountId account, Changes& changes) {
+  if (!charge.holders) return NameWas::last;
+  auto& holders = *charge.holders;
+  const auto holder =
+      std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == account; });
+  if (holder == holders.end() || --holder->names > 0) return NameWas::one_of_several;
+  if (holders.size() == 1) {
+    charge.holders.reset();
+    return NameWas::last;
+  }
+  const Bytes slack = inode != nullptr ? inode->slack : Bytes(0);
+  changes.push_back({account, charge.bytes, Bytes(0), slack, Bytes(0), 0});
+  holders.erase(holder);
+  charge.account = holders.front().account;
+  return NameWas::one_of_several;
+}
+
+void Charges::set_holders(NodeId id, std::vector<Holder> holders) {
+  table_.with_charge(id, [&](Charge& charge, const Inode*) {
+    Changes changes;
+    for (const Holder& holder : holders) {
+      if (holder.account == charge.account) continue;
+      changes.push_back({holder.account, Bytes(0), charge.bytes, Bytes(0), Bytes(0), 0});
+    }
+    ledger_.apply(changes.data(), changes.size());
+    charge.holders = std::make_unique<std::vector<Holder>>(std::move(holders));
+    return InodeTable::Keep::yes;
+  });
+}
+
+// One of several names went from one account to another: the inode counts in each that holds a name.
+void Charges::move_holder(Charge& charge, AccountId from, AccountId to, Bytes slack) {
+  auto& holders = *charge.holders;
+  Holder& source = holder_of(holders, from);
+  const bool empty = source.names > 0 && --source.names == 0;
+  const bool is_new = holder_of(holders, to).names++ == 0;
+  if (empty && is_new) {
+    ledger_.move(from, to, charge.bytes, slack);
+  } else if (is_new || empty) {
+    const Change change = is_new ? Change{to, Bytes(0), charge.bytes, Bytes(0), slack, 0}
+                                 : Change{from, charge.bytes, Bytes(0), slack, Bytes(0), 0};
+    ledger_.apply(&change, 1);
+  }
+  std::erase_if(holders, [](const Holder& h) { return h.names == 0; });
+  charge.account = holders.front().account;
+}
+
+void Charges::move_name(const Found& found, AccountId from, const Child& child, const char* name) {
+  std::optional<DiskRecord> record;
+  if (child.is_disk) record = disk_record(found, child.account, name);
+  table_.with_charge(found.id, [&](Charge& charge, const Inode* inode) {
+    const Bytes slack = inode != nullptr ? inode->slack : Bytes(0);
+    const AccountId to = child.account;
+    if (from != to && charge.holders) {
+      move_holder(charge, from, to, slack);
+    } else if (from != to) {
+      ledger_.move(charge.account, to, charge.bytes, slack);
+      charge.account = to;
+    }
+    charge.role = child.role;
+    charge.is_yaml = child.is_yaml;
+    if (charge.is_disk && !child.is_disk) ledger_.drop_disk(found.id);
+    charge.is_disk = child.is_disk;
+    if (record) {
+      record->account = charge.account;
+      ledger_.put_disk(found.id, *record);
+    }
+    return InodeTable::Keep::yes;
+  });
+}
+
+void Charges::become_disk(Inode& inode, AccountId account, const char* name, const struct stat& st) {
+  inode.charge.is_disk = true;
+  ledger_.put_disk(inode.id, disk_record({inode.id, inode.path.get(), st, {}}, account, name));
+}
+
+}  // namespace limaquota

@@ -1,0 +1,47 @@
+// What the tree asks of the kernel: to forget names where it knows so many inodes that descriptors run short,
+// and whether it has an inode in memory.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <string>
+
+#include "fs/metering/inode_table.hpp"
+#include "fs/system/node_id.hpp"
+
+namespace limaquota {
+
+// Thread safety: all functions may be called from any thread.
+class KernelCache {
+ public:
+  explicit KernelCache(const InodeTable& table) : table_(table) {}
+
+  // Set by the session while it lives, and taken back (empty) before it ends.
+  struct Kernel {
+    std::function<void(NodeId parent, const std::string& name)> forget_name;
+    std::function<bool(NodeId id)> knows;  // whether it has the inode in memory now
+  };
+  void set_kernel(Kernel kernel);
+  // Not to be called by a thread that serves a request: the kernel may hold the directory's lock for that
+  // very request.
+  void forget_some();
+  // Whether it knows so many now.
+  bool knows_many() const { return table_.known() > most_known_; }
+  // Calls `ask(knows)` where there is a kernel to ask.
+  template <class Ask>
+  void ask(Ask ask) {
+    const std::lock_guard lock(mutex_);
+    if (kernel_.knows) ask(kernel_.knows);
+  }
+
+ private:
+  const InodeTable& table_;
+  std::atomic<size_t> most_known_{SIZE_MAX};  // inodes that it may know before it is made to forget some
+  std::mutex mutex_;
+  Kernel kernel_;  // guarded by mutex_, which is held while it is called
+};
+
+}  // namespace limaquota
