@@ -133,10 +133,12 @@ std::chrono::steady_clock::duration served_for(const Notes& notes) {
          std::chrono::steady_clock::duration(notes.process.serving_since.load());
 }
 
-std::unique_ptr<Sys> real_system(const Notes&) { return std::make_unique<Sys>(); }
+Seams real_system() {
+  return {[](const Notes&) { return std::make_unique<Sys>(); }, {}};
+}
 
 // The life of a worker.
-int serve(const Mounted& mounted, const MakeSys& make_sys, Starter& starter, Notes& notes) {
+int serve(const Mounted& mounted, const Seams& seams, Starter& starter, Notes& notes) {
   const MountOptions& options = mounted.options;
   const std::string& source = mounted.source;
   const std::string& mountpoint = mounted.mountpoint;
@@ -154,7 +156,8 @@ int serve(const Mounted& mounted, const MakeSys& make_sys, Starter& starter, Not
   filesystem_options.homes = {mountpoint, source, options.source, options.mountpoint};
   filesystem_options.noatime = std::count(options.flags.begin(), options.flags.end(), "noatime") > 0;
   if (options.refuse_with_edquot) filesystem_options.refusal = EDQUOT;
-  const auto sys = make_sys(notes);
+  filesystem_options.make_data_path = seams.make_data_path;
+  const auto sys = seams.make_sys(notes);
   Filesystem fs(*sys, notes, Fd(mounted.root), filesystem_options);
   if (const auto started = fs.start(inherited); !started) {
     const std::string why = fmt::format("cannot read {}: {}", source, std::strerror(started.error().value));
@@ -179,6 +182,14 @@ int serve(const Mounted& mounted, const MakeSys& make_sys, Starter& starter, Not
   }
   if (takes_over && !session.take_over())
     give_up("this worker would not talk to the kernel as the one before did");
+  if (!takes_over) {
+    const auto shaken = session.shake_hands();
+    if (!shaken && shaken.error().value != ENODEV) {
+      detach_mount(mountpoint);
+      return starter.fail_with(
+          fmt::format("no handshake with the kernel: {}", std::strerror(shaken.error().value)));
+    }
+  }
   set_descriptor_limit(DescriptorsFor::serving);
   if (!takes_over) drop_privileges();  // one that takes over did so at its start
   fs.settle([&notes] {
@@ -189,24 +200,21 @@ int serve(const Mounted& mounted, const MakeSys& make_sys, Starter& starter, Not
     give_up("what was done may not have been counted: the next worker counts anew");
   });
   notes.process.serving_since = std::chrono::steady_clock::now().time_since_epoch().count();
-  const auto ready = [&] {
-    starter.tell_ready(notes);
-    if (notes.process.ready) return;
+  starter.tell_ready(notes);
+  if (!notes.process.ready) {
     log_info("{} is mounted on {}", source, mountpoint);
     notes.process.ready = true;
     ::kill(notes.process.supervisor, SIGUSR2);
-  };
-  // A mount that is taken over has answered INIT already.
-  if (takes_over) ready();
-  if (!session.serve(ready)) give_up("cannot serve: there is no thread for it");
+  }
+  if (!session.serve()) give_up("cannot serve: there is no thread for it");
   notes.process.gone = true;
   return 0;
 }
 
-int supervised(const Mounted& mounted, const MakeSys& make_sys, Starter& starter, Notes& notes) {
+int supervised(const Mounted& mounted, const Seams& seams, Starter& starter, Notes& notes) {
   const int status = supervise(
       notes,
-      {mounted.mountpoint, [&] { return serve(mounted, make_sys, starter, notes); }, mounted.options.ready});
+      {mounted.mountpoint, [&] { return serve(mounted, seams, starter, notes); }, mounted.options.ready});
   // The descriptors were the workers' as well: which numbers are still ours nobody knows.
   starter.abandon();
   return status;
@@ -244,21 +252,21 @@ std::optional<int> into_background(Fd* pipe_to_parent) {
 
 }  // namespace
 
-int mount_home(const MountOptions& options) { return mount_home(options, real_system); }
+int mount_home(const MountOptions& options) { return mount_home(options, real_system()); }
 
-int take_over_home(int notes) { return take_over_home(notes, real_system); }
+int take_over_home(int notes) { return take_over_home(notes, real_system()); }
 
-int take_over_home(int notes, const MakeSys& make_sys) {
+int take_over_home(int notes, const Seams& seams) {
   Notes* known = Notes::map(notes, Notes::Purpose::going_on);
   if (known == nullptr) return fail("these notes are not of this version");
   (void)set_close_on_exec(true);
   const Mounted mounted(known->mounted.read());
   if (!mounted.options.foreground) log_to_syslog();
   Starter starter{Fd()};
-  return supervised(mounted, make_sys, starter, *known);
+  return supervised(mounted, seams, starter, *known);
 }
 
-int mount_home(const MountOptions& options, const MakeSys& make_sys) {
+int mount_home(const MountOptions& options, const Seams& seams) {
   for (const std::string& flag : options.flags) {
     if (!is_mount_flag(flag) && flag != "default_permissions") {
       return fail(fmt::format("unknown mount option '{}'", flag));
@@ -304,7 +312,7 @@ int mount_home(const MountOptions& options, const MakeSys& make_sys) {
   }
   if (!notes->mounted.write(mounted.words())) return starter.fail_with("the mount options are too long");
   (void)root.release();
-  return supervised(mounted, make_sys, starter, *notes);
+  return supervised(mounted, seams, starter, *notes);
 }
 
 }  // namespace limaquota

@@ -9,6 +9,8 @@
 
 namespace limaquota {
 
+class Backing;
+class DataPath;
 class Sys;
 struct Notes;
 
@@ -31,13 +33,17 @@ struct MountOptions {
 // Mounts and, in the foreground, serves until unmounted. Returns the exit status: 0 done, 1 refused or failed
 // (one line on stderr: what, where, what to do next).
 int mount_home(const MountOptions& options);
-// The same with system calls on the backing tree of one's own, made at the start of each worker, whose notes
-// outlive them: tests inject faults there.
-using MakeSys = std::function<std::unique_ptr<Sys>(const Notes& notes)>;
-int mount_home(const MountOptions& options, const MakeSys& make_sys);
+// What tests and benchmarks put in the place of the daemon's own parts.
+struct Seams {
+  // The system calls on the backing tree, made at the start of each worker, whose notes outlive them.
+  std::function<std::unique_ptr<Sys>(const Notes& notes)> make_sys;
+  // Where the data of files go; empty: they are metered.
+  std::function<std::unique_ptr<DataPath>(const Backing& backing)> make_data_path;
+};
+int mount_home(const MountOptions& options, const Seams& seams);
 // Goes on serving a mount that another program served in this process, by the descriptor of its notes: what
 // fs/daemon/upgrade.hpp has executed. As mount_home in the foreground.
 int take_over_home(int notes);
-int take_over_home(int notes, const MakeSys& make_sys);
+int take_over_home(int notes, const Seams& seams);
 
 }  // namespace limaquota

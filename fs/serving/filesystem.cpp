@@ -23,32 +23,40 @@ Filesystem::Filesystem(Sys& sys, Notes& its_notes, Fd root, const FilesystemOpti
       open_flags(options.noatime ? O_NOATIME : 0),
       backing(sys, std::move(root), options.backing_options),
       table(notes),
-      limits(backing, ledger),
+      limit_files(backing),
+      limits(backing, ledger, limit_files),
+      limit_follows(backing, limit_files, limits),
       memory(ledger, notes),
-      accounts(backing, ledger, limits, options.homes),
-      settler(backing, ledger, table),
-      io(backing, ledger, table, settler, options.refusal),
-      tree(backing, notes, ledger, table, accounts, limits, io, settler),
+      metering(backing, ledger, table, options.refusal),
+      tree(backing, notes, ledger, table, limits, limit_follows, metering, options.homes),
       usage(backing, ledger, notes, options.homes.empty() ? std::string() : options.homes.front()),
       quota(backing, limits, notes),
       virtual_tree(usage, quota, notes, root_stat(backing).st_uid, root_stat(backing).st_gid) {
-  limits.on_files_changed = [this] { tree.recharge_limit_files(); };
-  accounts.on_opened = [this](std::string_view account) { quota.promote(account); };
+  if (options.make_data_path) other_data_ = options.make_data_path(backing);
+  limits.on_files_changed = [this] { (void)tree.limit_files.recount(); };
+  tree.accounts.on_opened = [this](std::string_view account) { quota.promote(account); };
 }
 
 Filesystem::~Filesystem() {
-  settler.stop();
-  limits.save();
+  metering.settler.stop();
+  limit_follows.save();
 }
+
+DataPath& Filesystem::data(const Inode& inode) {
+  DataPath* chosen = inode.data;
+  return chosen != nullptr ? *chosen : metering.io;
+}
+
+void Filesystem::choose_data(Inode& inode) { inode.data = other_data_ ? other_data_.get() : &metering.io; }
 
 Result<void> Filesystem::start(const std::vector<int>& descriptors) {
   ledger.set_time(std::time(nullptr));
   if (const auto loaded = limits.load(); !loaded) return loaded;
   // A rename that a worker left undone comes again, and is then done to its end.
-  if (!notes.process.takes_over()) limits.end_renames();
+  if (!notes.process.takes_over()) limit_follows.end_renames();
   limits.apply(shared_account);
   limits.tick(std::time(nullptr));
-  const auto scanned = tree.scan();
+  const auto scanned = tree.scan.run();
   if (!scanned) return scanned;
   if (!descriptors.empty()) {
     std::vector<int> of_tree;
@@ -59,7 +67,7 @@ Result<void> Filesystem::start(const std::vector<int>& descriptors) {
         of_tree.push_back(fd);
       }
     }
-    if (const auto taken = tree.take_over(of_tree); !taken) return taken;
+    if (const auto taken = tree.takeover.run(of_tree); !taken) return taken;
   }
   memory.take_over();
   // Who waits already waits no longer for the disk: whoever is refused for the host's sake syncs it first.
@@ -69,21 +77,20 @@ Result<void> Filesystem::start(const std::vector<int>& descriptors) {
 }
 
 void Filesystem::settle(std::function<void()> in_doubt) {
-  settler.on_thrown = [this] { doubt(); };
-  settler.start(
-      io, [this](const InodePtr& inode) { tree.let_go(inode); },
-      [this, in_doubt = std::move(in_doubt)] {
-        if (doubtful_) in_doubt();
-        if (std::exchange(sync_later_, false)) (void)backing.sync_host(ledger);
-        const int64_t now = std::time(nullptr);
-        ledger.set_time(now);
-        limits.tick(now);
-        tree.recount_now();
-        tree.forget_some();
-        tree.ask_for_taken_over();
-        memory.keep();
-        accounts.refresh_again();
-      });
+  Settler::Hooks hooks;
+  hooks.let_go = [this](const InodePtr& inode) { tree.ends.forget(inode->id, 0); };
+  hooks.on_thrown = [this] { doubt(); };
+  hooks.each_look = [this, in_doubt = std::move(in_doubt)] {
+    if (doubtful_) in_doubt();
+    if (std::exchange(sync_later_, false)) (void)backing.sync_host(ledger);
+    const int64_t now = std::time(nullptr);
+    ledger.set_time(now);
+    limits.tick(now);
+    limit_follows.save();
+    tree.go_on();
+    memory.keep();
+  };
+  metering.settler.start(std::move(hooks));
 }
 
 }  // namespace limaquota

@@ -42,12 +42,12 @@ fuse_entry_param entry_param(const VirtualTree::Node& node) {
 
 void reply_entry(fuse_req_t req, Filesystem& fs, const Result<Entry>& entry) {
   if (!entry) {
-    fuse_reply_err(req, entry.error().value);
+    send_err(req, entry.error().value);
     return;
   }
   const fuse_entry_param param = entry_param(*entry);
   // A caller that was interrupted never learns of the inode.
-  if (fuse_reply_entry(req, &param) == -ENOENT) fs.tree.forget(entry->inode->id, 1);
+  if (send_entry(req, param) == -ENOENT) fs.tree.ends.forget(entry->inode->id, 1);
 }
 
 // As on any filesystem, set-uid goes, and set-gid where the group may execute or the caller is not in it. The
@@ -70,11 +70,14 @@ void clear_set_id(fuse_req_t req, Filesystem& fs, Inode& inode, bool kill) {
 // cache reads again at memory's speed. So a disk that is only read is read through the page cache, and one
 // that is written is open for direct I/O. Never both at once: a page read while a direct write is under way
 // would stay.
-void opened(Filesystem& fs, Inode& inode, Fd fd, fuse_file_info* fi) {
+uint32_t opened(Filesystem& fs, Inode& inode, Fd fd, fuse_file_info* fi) {
   const bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
   {
     const std::lock_guard lock(inode.open_mutex);
-    if (inode.opens++ == 0) inode.direct = inode.charge.is_disk && writes;
+    if (inode.opens++ == 0) {
+      inode.direct = inode.charge.is_disk && writes;
+      fs.choose_data(inode);
+    }
     if (inode.direct && writes) inode.cache_is_stale = true;
     fi->direct_io = inode.direct;
     fi->keep_cache = !inode.direct && !std::exchange(inode.cache_is_stale, false);
@@ -82,7 +85,9 @@ void opened(Filesystem& fs, Inode& inode, Fd fd, fuse_file_info* fi) {
   const bool cached_disk = inode.charge.is_disk && !fi->direct_io;
   const DescriptorUse use = fi->direct_io ? DescriptorUse::direct_file : DescriptorUse::file;
   fi->fh = handle_of(fd.release(), use, fs.notes, replay()) | (cached_disk ? read_once : 0);
-  context().open_reply = FOPEN_NOFLUSH | (fi->direct_io ? FOPEN_PARALLEL_DIRECT_WRITES : 0);
+  // Several direct writes within a file may be under way at once, as they take turns here; closing needs no
+  // FLUSH.
+  return FOPEN_NOFLUSH | (fi->direct_io ? FOPEN_PARALLEL_DIRECT_WRITES : 0U);
 }
 
 bool close_handle(Filesystem& fs, uint64_t handle) {
@@ -109,7 +114,7 @@ void init(void*, fuse_conn_info* conn) {
   // fs/serving/uring.hpp.
   conn->want &= ~static_cast<unsigned>(FUSE_CAP_OVER_IO_URING);
 #endif
-  conn->max_write = max_payload;
+  conn->max_write = largest_payload;
   conn->max_background = 64;
 }
 

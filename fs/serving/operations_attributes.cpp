@@ -15,13 +15,13 @@ void getattr(fuse_req_t req, fuse_ino_t id, fuse_file_info*) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) {
       const auto st = fs.virtual_tree.attributes(id);
-      if (!st) return void(fuse_reply_err(req, st.error().value));
-      return void(fuse_reply_attr(req, &*st, 0));
+      if (!st) return void(send_err(req, st.error().value));
+      return void(send_attr(req, *st, 0));
     }
     with_inode(req, fs, id, [&](Inode& inode) {
-      const auto st = fs.tree.attributes(inode);
-      if (!st) return void(fuse_reply_err(req, st.error().value));
-      fuse_reply_attr(req, &*st, attribute_seconds(inode));
+      const auto st = fs.tree.entries.attributes(inode);
+      if (!st) return void(send_err(req, st.error().value));
+      send_attr(req, *st, attribute_seconds(inode));
     });
   });
 }
@@ -37,10 +37,10 @@ Result<void> set_size(fuse_req_t req, Filesystem& fs, Inode& inode, off_t size, 
     own = std::move(*opened);
     fd = own.get();
   }
-  const auto done = fs.io.truncate(inode, fd, static_cast<uint64_t>(size));
+  const auto done = fs.data(inode).truncate(inode, fd, static_cast<uint64_t>(size));
   if (done && inode.charge.is_disk) {
     const std::lock_guard lock(inode.mutex);
-    fs.accounts.read_header(inode.id, inode.path.get(), inode.size);
+    fs.tree.accounts.read_header(inode.id, inode.path.get(), inode.size);
   }
   return done;
 }
@@ -89,8 +89,8 @@ void setattr_virtual(fuse_req_t req, Filesystem& fs, fuse_ino_t id, const struct
   const auto st = (to_set & FUSE_SET_ATTR_SIZE) != 0
                       ? fs.virtual_tree.set_size(id, static_cast<uint64_t>(attr.st_size))
                       : fs.virtual_tree.attributes(id);
-  if (!st) return void(fuse_reply_err(req, st.error().value));
-  fuse_reply_attr(req, &*st, 0);
+  if (!st) return void(send_err(req, st.error().value));
+  send_attr(req, *st, 0);
 }
 
 void setattr(fuse_req_t req, fuse_ino_t id, struct stat* attr, int to_set, fuse_file_info* fi) {
@@ -99,33 +99,33 @@ void setattr(fuse_req_t req, fuse_ino_t id, struct stat* attr, int to_set, fuse_
     with_inode(req, fs, id, [&](Inode& inode) {
       const auto done = set_attributes(req, fs, inode, *attr, to_set, fi);
       if (!done) return reply(req, done);
-      const auto st = fs.tree.attributes(inode);
-      if (!st) return void(fuse_reply_err(req, st.error().value));
-      fuse_reply_attr(req, &*st, attribute_seconds(inode));
+      const auto st = fs.tree.entries.attributes(inode);
+      if (!st) return void(send_err(req, st.error().value));
+      send_attr(req, *st, attribute_seconds(inode));
     });
   });
 }
 
 void getxattr(fuse_req_t req, fuse_ino_t id, const char* name, size_t size) {
   guarded(req, [&](Filesystem& fs) {
-    if (is_virtual(id)) return void(fuse_reply_err(req, ENODATA));
+    if (is_virtual(id)) return void(send_err(req, ENODATA));
     with_inode(req, fs, id, [&](Inode& inode) {
       std::vector<char> value(size);
       const auto got = fs.backing.sys().getxattr(inode.path.get(), name, value.data(), size);
-      if (!got) return void(fuse_reply_err(req, got.error().value));
-      size == 0 ? fuse_reply_xattr(req, *got) : fuse_reply_buf(req, value.data(), *got);
+      if (!got) return void(send_err(req, got.error().value));
+      size == 0 ? send_xattr(req, *got) : send_buf(req, {value.data(), *got});
     });
   });
 }
 
 void listxattr(fuse_req_t req, fuse_ino_t id, size_t size) {
   guarded(req, [&](Filesystem& fs) {
-    if (is_virtual(id)) return void(size == 0 ? fuse_reply_xattr(req, 0) : fuse_reply_buf(req, nullptr, 0));
+    if (is_virtual(id)) return void(size == 0 ? send_xattr(req, 0) : send_buf(req, {}));
     with_inode(req, fs, id, [&](Inode& inode) {
       std::vector<char> list(size);
       const auto got = fs.backing.sys().listxattr(inode.path.get(), list.data(), size);
-      if (!got) return void(fuse_reply_err(req, got.error().value));
-      size == 0 ? fuse_reply_xattr(req, *got) : fuse_reply_buf(req, list.data(), *got);
+      if (!got) return void(send_err(req, got.error().value));
+      size == 0 ? send_xattr(req, *got) : send_buf(req, {list.data(), *got});
     });
   });
 }
@@ -137,20 +137,21 @@ bool owns_group(Filesystem& fs, Inode& inode, const Caller& caller) {
 
 void setxattr(fuse_req_t req, fuse_ino_t id, const char* name, const char* value, size_t size, int flags) {
   guarded(req, [&](Filesystem& fs) {
-    if (is_virtual(id)) return void(fuse_reply_err(req, fs.virtual_tree.may_change(id) ? EOPNOTSUPP : EPERM));
+    if (is_virtual(id)) return void(send_err(req, fs.virtual_tree.may_change(id) ? EOPNOTSUPP : EPERM));
     with_inode(req, fs, id, [&](Inode& inode) {
       // An access ACL sets mode bits, and set-gid goes where the caller is not in the group.
       const Caller caller = caller_of(req);
       const KeepSetId keep(inode.may_have_set_id && (caller.uid == 0 || owns_group(fs, inode, caller)));
-      reply(req, fs.tree.setxattr(replay(), inode, name, value, size, flags));
+      reply(req, fs.tree.attributes.set(replay(), inode, name, value, size, flags));
     });
   });
 }
 
 void removexattr(fuse_req_t req, fuse_ino_t id, const char* name) {
   guarded(req, [&](Filesystem& fs) {
-    if (is_virtual(id)) return void(fuse_reply_err(req, ENODATA));
-    with_inode(req, fs, id, [&](Inode& inode) { reply(req, fs.tree.removexattr(replay(), inode, name)); });
+    if (is_virtual(id)) return void(send_err(req, ENODATA));
+    with_inode(req, fs, id,
+               [&](Inode& inode) { reply(req, fs.tree.attributes.remove(replay(), inode, name)); });
   });
 }
 
@@ -158,7 +159,7 @@ void removexattr(fuse_req_t req, fuse_ino_t id, const char* name) {
 void statfs(fuse_req_t req, fuse_ino_t id) {
   guarded(req, [&](Filesystem& fs) {
     auto host = fs.backing.sys().fstatvfs(fs.backing.root());
-    if (!host) return void(fuse_reply_err(req, host.error().value));
+    if (!host) return void(send_err(req, host.error().value));
     const InodePtr inode = is_virtual(id) ? nullptr : fs.table.find(id);
     if (inode) {
       const Ledger::Room room = fs.ledger.room(inode->charge.account, fs.backing.free_bytes());
@@ -171,7 +172,7 @@ void statfs(fuse_req_t req, fuse_ino_t id) {
         host->f_bavail = std::min<uint64_t>(host->f_bavail, room.writable.count() / host->f_frsize);
       }
     }
-    fuse_reply_statfs(req, &*host);
+    send_statfs(req, *host);
   });
 }
 

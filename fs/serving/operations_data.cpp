@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "accounting/image_header.hpp"
+#include "accounting/layout.hpp"
 #include "fs/serving/operations.hpp"
 
 namespace limaquota::operations {
@@ -20,10 +21,10 @@ void open(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) {
       const auto handle = fs.virtual_tree.open(replay(), id, fi->flags);
-      if (!handle) return void(fuse_reply_err(req, handle.error().value));
+      if (!handle) return void(send_err(req, handle.error().value));
       fi->fh = *handle;
       fi->direct_io = 1;
-      if (fuse_reply_open(req, fi) == -ENOENT) fs.virtual_tree.release(id, fi->fh);
+      if (send_open(req, *fi, 0) == -ENOENT) fs.virtual_tree.release(id, fi->fh);
       return;
     }
     with_inode(req, fs, id, [&](Inode& inode) {
@@ -31,18 +32,18 @@ void open(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
       const int flags = (fi->flags & ~kept_by_kernel) | fs.open_flags;
       auto fd = fs.backing.open(AT_FDCWD, path.c_str(), flags);
       if (!fd && fd.error().value == EPERM) fd = fs.backing.open(AT_FDCWD, path.c_str(), flags & ~O_NOATIME);
-      if (!fd) return void(fuse_reply_err(req, fd.error().value));
+      if (!fd) return void(send_err(req, fd.error().value));
       if ((fi->flags & O_TRUNC) != 0) {
         clear_set_id(req, fs, inode, context().kill_set_id);
         const KeepSetId keep(inode.may_have_set_id);
-        const auto truncated = fs.io.truncate(inode, fd->get(), 0);
+        const auto truncated = fs.data(inode).truncate(inode, fd->get(), 0);
         if (!truncated) return reply(req, truncated);
-        if (inode.charge.is_disk) fs.accounts.read_header(id, fd->get(), 0);
+        if (inode.charge.is_disk) fs.tree.accounts.read_header(id, fd->get(), 0);
       }
-      opened(fs, inode, std::move(*fd), fi);
-      if (fuse_reply_open(req, fi) != -ENOENT) return;
+      const uint32_t reply_flags = opened(fs, inode, std::move(*fd), fi);
+      if (send_open(req, *fi, reply_flags) != -ENOENT) return;
       (void)close_handle(fs, fi->fh);
-      if (const InodePtr pointer = fs.table.find(id)) fs.tree.closed(pointer);
+      if (const InodePtr pointer = fs.table.find(id)) fs.tree.ends.closed(pointer);
     });
   });
 }
@@ -56,11 +57,11 @@ void release(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
       if (const InodePtr inode = was_open ? fs.table.find(id) : nullptr) {
         const bool yaml = inode->charge.is_yaml && (fi->flags & O_ACCMODE) != O_RDONLY;
         const AccountId account = inode->charge.account;
-        fs.tree.closed(inode);
-        if (yaml) fs.accounts.changed(Role::vm, account, "lima.yaml");
+        fs.tree.ends.closed(inode);
+        if (yaml) fs.tree.accounts.changed(Role::vm, account, yaml_name);
       }
     }
-    fuse_reply_err(req, 0);
+    send_err(req, 0);
   });
 }
 
@@ -76,13 +77,15 @@ void read(fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, fuse_file_in
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) {
       const auto text = fs.virtual_tree.read(id, fi->fh, size, static_cast<uint64_t>(offset));
-      if (!text) return void(fuse_reply_err(req, text.error().value));
-      return void(fuse_reply_buf(req, text->data(), text->size()));
+      if (!text) return void(send_err(req, text.error().value));
+      return void(send_buf(req, *text));
     }
     char* to = reply_space(size);
-    const auto got = fs.backing.sys().pread(backing_fd(fi), to, size, offset, (fi->fh & read_once) != 0);
-    if (!got) return void(fuse_reply_err(req, got.error().value));
-    fuse_reply_buf(req, to, *got);
+    const auto got =
+        fs.backing.sys().pread(backing_fd(fi), to, size, offset,
+                               (fi->fh & read_once) != 0 ? Sys::Caching::once : Sys::Caching::usual);
+    if (!got) return void(send_err(req, got.error().value));
+    send_buf(req, {to, *got});
   });
 }
 
@@ -91,22 +94,22 @@ void write(fuse_req_t req, fuse_ino_t id, const char* data, size_t size, off_t o
     const uint64_t at = static_cast<uint64_t>(offset);
     if (is_virtual(id)) {
       const auto written = fs.virtual_tree.write(id, fi->fh, {data, size}, at, fi->lock_owner);
-      if (!written) return void(fuse_reply_err(req, written.error().value));
-      return void(fuse_reply_write(req, *written));
+      if (!written) return void(send_err(req, written.error().value));
+      return void(send_write(req, *written));
     }
     with_inode(req, fs, id, [&](Inode& inode) {
       Result<size_t> written = size_t{0};
       {
         clear_set_id(req, fs, inode, context().kill_set_id);
         const KeepSetId keep(inode.may_have_set_id);
-        written = fs.io.write(inode, backing_fd(fi), data, size, at);
+        written = fs.data(inode).write(inode, backing_fd(fi), data, size, at);
       }
-      if (!written) return void(fuse_reply_err(req, written.error().value));
+      if (!written) return void(send_err(req, written.error().value));
       if (inode.charge.is_disk && at < image_header_bytes) {
         const std::lock_guard lock(inode.mutex);
-        fs.accounts.read_header(id, inode.path.get(), inode.size);
+        fs.tree.accounts.read_header(id, inode.path.get(), inode.size);
       }
-      fuse_reply_write(req, *written);
+      send_write(req, *written);
     });
   });
 }
@@ -120,21 +123,22 @@ void flush(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
 void fsync(fuse_req_t req, fuse_ino_t id, int data_only, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) return reply(req, {});
-    with_inode(req, fs, id,
-               [&](Inode& inode) { reply(req, fs.io.sync(inode, backing_fd(fi), data_only != 0)); });
+    with_inode(req, fs, id, [&](Inode& inode) {
+      reply(req, fs.data(inode).sync(inode, backing_fd(fi), synced(data_only)));
+    });
   });
 }
 
 void fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t length, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
-    if (is_virtual(id)) return void(fuse_reply_err(req, EOPNOTSUPP));
+    if (is_virtual(id)) return void(send_err(req, EOPNOTSUPP));
     with_inode(req, fs, id, [&](Inode& inode) {
       Result<void> done;
       {
         clear_set_id(req, fs, inode, fuse_req_ctx(req)->uid != 0);
         const KeepSetId keep(inode.may_have_set_id);
-        done = fs.io.fallocate(inode, backing_fd(fi), mode, static_cast<uint64_t>(offset),
-                               static_cast<uint64_t>(length));
+        done = fs.data(inode).fallocate(inode, backing_fd(fi), mode, static_cast<uint64_t>(offset),
+                                        static_cast<uint64_t>(length));
       }
       reply(req, done);
     });
@@ -144,22 +148,22 @@ void fallocate(fuse_req_t req, fuse_ino_t id, int mode, off_t offset, off_t leng
 void copy_file_range(fuse_req_t req, fuse_ino_t in_id, off_t in_offset, fuse_file_info* in_fi,
                      fuse_ino_t out_id, off_t out_offset, fuse_file_info* out_fi, size_t size, int) {
   guarded(req, [&](Filesystem& fs) {
-    if (is_virtual(in_id) || is_virtual(out_id)) return void(fuse_reply_err(req, EXDEV));
+    if (is_virtual(in_id) || is_virtual(out_id)) return void(send_err(req, EXDEV));
     with_inode(req, fs, in_id, [&](Inode& in) {
       with_inode(req, fs, out_id, [&](Inode& out) {
         Result<size_t> copied = size_t{0};
         {
           clear_set_id(req, fs, out, fuse_req_ctx(req)->uid != 0);
           const KeepSetId keep(out.may_have_set_id);
-          copied = fs.io.copy(in, backing_fd(in_fi), static_cast<uint64_t>(in_offset), out,
-                              backing_fd(out_fi), static_cast<uint64_t>(out_offset), size);
+          copied = fs.data(out).copy(in, backing_fd(in_fi), static_cast<uint64_t>(in_offset), out,
+                                     backing_fd(out_fi), static_cast<uint64_t>(out_offset), size);
         }
-        if (!copied) return void(fuse_reply_err(req, copied.error().value));
+        if (!copied) return void(send_err(req, copied.error().value));
         if (out.charge.is_disk) {
           const std::lock_guard lock(out.mutex);
-          fs.accounts.read_header(out_id, out.path.get(), out.size);
+          fs.tree.accounts.read_header(out_id, out.path.get(), out.size);
         }
-        fuse_reply_write(req, *copied);
+        send_write(req, *copied);
       });
     });
   });
@@ -167,10 +171,10 @@ void copy_file_range(fuse_req_t req, fuse_ino_t in_id, off_t in_offset, fuse_fil
 
 void lseek(fuse_req_t req, fuse_ino_t id, off_t offset, int whence, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
-    if (is_virtual(id)) return void(fuse_reply_err(req, EINVAL));
+    if (is_virtual(id)) return void(send_err(req, EINVAL));
     const auto position = fs.backing.sys().lseek(backing_fd(fi), offset, whence);
-    if (!position) return void(fuse_reply_err(req, position.error().value));
-    fuse_reply_lseek(req, *position);
+    if (!position) return void(send_err(req, position.error().value));
+    send_lseek(req, *position);
   });
 }
 

@@ -46,18 +46,18 @@ class Listing {
     }
     // Where descriptors are short, or it cannot be looked at, there is the name alone: the kernel asks when
     // it needs more.
-    const auto entry =
-        fs_.tree.knows_many() ? Result<Entry>(Errno{EMFILE}) : fs_.tree.lookup(*directory_, name);
+    const auto entry = fs_.tree.kernel.knows_many() ? Result<Entry>(Errno{EMFILE})
+                                                    : fs_.tree.entries.lookup(*directory_, name);
     if (!entry && entry.error().value == ENOENT) return true;  // gone meanwhile
     if (entry) param = entry_param(*entry);
     const bool fits = put(
         [&](char* at, size_t room) { return fuse_add_direntry_plus(req_, at, room, name, &param, next); });
-    if (entry && !fits) fs_.tree.forget(entry->inode->id, 1);
+    if (entry && !fits) fs_.tree.ends.forget(entry->inode->id, 1);
     return fits;
   }
 
   bool empty() const { return used_ == 0; }
-  void reply() { fuse_reply_buf(req_, buffer_.data(), used_); }
+  void reply() { send_buf(req_, {buffer_.data(), used_}); }
 
  private:
   template <class Add>
@@ -78,15 +78,15 @@ class Listing {
 
 void opendir(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
-    if (is_virtual(id)) return void(fuse_reply_open(req, fi));
+    if (is_virtual(id)) return void(send_open(req, *fi, 0));
     with_inode(req, fs, id, [&](Inode& inode) {
       auto fd = fs.backing.open(inode.path.get(), ".", O_RDONLY | O_DIRECTORY);
-      if (!fd) return void(fuse_reply_err(req, fd.error().value));
+      if (!fd) return void(send_err(req, fd.error().value));
       ++inode.opens;
       fi->fh = handle_of(fd->release(), DescriptorUse::directory, fs.notes, replay());
-      if (fuse_reply_open(req, fi) != -ENOENT) return;
+      if (send_open(req, *fi, 0) != -ENOENT) return;
       (void)close_handle(fs, fi->fh);
-      if (const InodePtr pointer = fs.table.find(id)) fs.tree.closed(pointer);
+      if (const InodePtr pointer = fs.table.find(id)) fs.tree.ends.closed(pointer);
     });
   });
 }
@@ -95,15 +95,15 @@ void releasedir(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (!is_virtual(id)) {
       const bool was_open = close_handle(fs, fi->fh);
-      if (const InodePtr pointer = was_open ? fs.table.find(id) : nullptr) fs.tree.closed(pointer);
+      if (const InodePtr pointer = was_open ? fs.table.find(id) : nullptr) fs.tree.ends.closed(pointer);
     }
-    fuse_reply_err(req, 0);
+    send_err(req, 0);
   });
 }
 
 void list_virtual(fuse_req_t req, Filesystem& fs, fuse_ino_t id, size_t size, off_t offset, bool plus) {
   const auto children = fs.virtual_tree.list(id);
-  if (!children) return void(fuse_reply_err(req, children.error().value));
+  if (!children) return void(send_err(req, children.error().value));
   Listing listing(req, fs, nullptr, size, plus);
   off_t at = 0;
   const auto next = [&](const char* name, NodeId child, bool directory) {
@@ -154,13 +154,13 @@ void list(fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, fuse_file_in
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) return list_virtual(req, fs, id, size, offset, plus);
     const InodePtr inode = fs.table.find(id);
-    if (!inode) return void(fuse_reply_err(req, ESTALE));
+    if (!inode) return void(send_err(req, ESTALE));
     Listing listing(req, fs, inode, size, plus);
     bool room = true;
     if (id != root_node || offset < last_backing_offset) {
       const auto listed = list_backing(fs, listing, *inode, descriptor_of(fi->fh), offset);
       // What was found before an error is told first: the kernel holds those inodes then.
-      if (!listed && listing.empty()) return void(fuse_reply_err(req, listed.error().value));
+      if (!listed && listing.empty()) return void(send_err(req, listed.error().value));
       room = listed && *listed;
     }
     if (id == root_node && room) {
@@ -186,8 +186,9 @@ void readdirplus(fuse_req_t req, fuse_ino_t id, size_t size, off_t offset, fuse_
 void fsyncdir(fuse_req_t req, fuse_ino_t id, int data_only, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual(id)) return reply(req, {});
-    with_inode(req, fs, id,
-               [&](Inode& inode) { reply(req, fs.io.sync(inode, descriptor_of(fi->fh), data_only != 0)); });
+    with_inode(req, fs, id, [&](Inode& inode) {
+      reply(req, fs.data(inode).sync(inode, descriptor_of(fi->fh), synced(data_only)));
+    });
   });
 }
 

@@ -8,8 +8,10 @@
 
 namespace limaquota {
 
-// The largest request and reply beside their headers: max_write of INIT.
-inline constexpr size_t max_payload = size_t{1} << 20;
+// The largest data of a request or a reply, beside its headers: max_write of INIT.
+inline constexpr size_t largest_payload = size_t{1} << 20;
+// With its headers.
+inline constexpr size_t largest_request = largest_payload + (size_t{64} << 10);
 
 // The fixed part of a request's arguments, behind its header; null where the request is too short for it.
 template <class Body>
@@ -23,6 +25,8 @@ const Body* body_of(const char* data, size_t size) {
 bool kills_set_id(const char* data, size_t size);
 // Whether it would not do the same when it is carried out twice.
 bool may_not_be_repeated(uint32_t opcode);
+// Whether there is an operation for it (fs/serving/operations.hpp); libfuse refuses all others with ENOSYS.
+bool is_served(uint32_t opcode);
 // Whether it must not wait for a busy account: it is quick, or lets the account go on.
 bool never_waits(uint32_t opcode);
 

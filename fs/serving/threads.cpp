@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstddef>
@@ -17,8 +18,6 @@
 namespace limaquota {
 namespace {
 
-// A request is at most its data and its headers.
-constexpr size_t buffer_bytes = max_payload + (size_t{64} << 10);
 constexpr size_t most_threads = 1024;
 // Threads that wait for /dev/fuse at once (bench/README.md: why not more, and not fewer).
 constexpr int most_readers = 4;
@@ -27,14 +26,14 @@ constexpr int most_readers = 4;
 class Buffer {
  public:
   Buffer()
-      : memory_(::mmap(nullptr, buffer_bytes, PROT_READ | PROT_WRITE,
+      : memory_(::mmap(nullptr, largest_request, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0)) {
     if (memory_ == MAP_FAILED) throw std::bad_alloc();
   }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { ::munmap(memory_, buffer_bytes); }
-  void* get() const { return memory_; }
+  ~Buffer() { ::munmap(memory_, largest_request); }
+  char* get() const { return static_cast<char*>(memory_); }
 
  private:
   void* memory_;
@@ -94,20 +93,20 @@ void ServingThreads::serve_device() {
     return;
   }
   short_of_threads_ = false;
-  while (fuse_session_exited(session_) == 0) {
-    fuse_buf buffer{};
-    buffer.mem = memory->get();
-    const int got = fuse_session_receive_buf(session_, &buffer);
-    if (got == -EINTR || got == -EAGAIN) continue;
+  while (!ended_) {
+    const ssize_t got = ::read(device_, memory->get(), largest_request);
+    // ENOENT: its caller was interrupted before it was read.
+    if (got < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT)) continue;
     if (got <= 0) break;
+    RequestContext::after_request();
     if (--readers_ == 0 && !call_reader()) start(readers_, [this] { serve_device(); });
-    server_.serve(*context, {static_cast<char*>(buffer.mem), buffer.size});
+    server_.serve(*context, {memory->get(), static_cast<size_t>(got)});
     if (readers_ < most_readers)
       ++readers_;
     else
       rest();
   }
-  fuse_session_exit(session_);
+  ended_ = true;
   end_rest();
 }
 
@@ -148,7 +147,7 @@ void ServingThreads::serve_queue(unsigned queue) {
   run_on_cpu(queue);
   std::atomic<int>& takers = takers_[queue];
   const std::unique_ptr<RequestContext> context = new_context();
-  const auto entry = UringEntry::make(fuse_session_fd(session_), queue, max_payload);
+  const auto entry = UringEntry::make(device_, queue, largest_payload);
   if (!entry) tell_shortage("io_uring refuses another entry");
   if (!entry || !context) {
     --takers;
@@ -167,8 +166,7 @@ void ServingThreads::serve_queue(unsigned queue) {
   }
   // An entry that was refused at once would be again.
   const bool was_last = --takers == 0;
-  if (was_last && served && fuse_session_exited(session_) == 0)
-    start(takers, [this, queue] { serve_queue(queue); });
+  if (was_last && served && !ended_) start(takers, [this, queue] { serve_queue(queue); });
 }
 
 void ServingThreads::start_queues() {
@@ -179,7 +177,7 @@ void ServingThreads::start_queues() {
   }
 }
 
-void ServingThreads::run() {
+bool ServingThreads::run() {
   start(readers_, [this] { serve_device(); });
   for (size_t i = 0;; ++i) {
     std::thread thread;
@@ -190,6 +188,7 @@ void ServingThreads::run() {
     }
     thread.join();
   }
+  return ended_;
 }
 
 }  // namespace limaquota

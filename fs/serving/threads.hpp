@@ -12,7 +12,6 @@
 #include <thread>
 #include <vector>
 
-#include "fs/serving/libfuse.hpp"
 #include "fs/serving/request_context.hpp"
 
 namespace limaquota {
@@ -36,11 +35,11 @@ class Server {
 // called, or started. Thread safety: all functions may be called from any thread.
 class ServingThreads {
  public:
-  ServingThreads(fuse_session* session, Server& server) : session_(session), server_(server) {}
+  ServingThreads(int device, Server& server) : device_(device), server_(server) {}
 
-  // Serves /dev/fuse, and what start_queues adds to it, until the mount is gone.
-  void run();
-  // From now on the queues of io_uring are served, too.
+  // Serves until the mount is gone. False where there was no thread for it.
+  bool run();
+  // Before: the queues of io_uring are served, too.
   void start_queues();
 
  private:
@@ -53,8 +52,9 @@ class ServingThreads {
   bool call_reader();
   void end_rest();
 
-  fuse_session* const session_;
+  const int device_;  // /dev/fuse
   Server& server_;
+  std::atomic<bool> ended_{false};       // the mount is gone
   std::atomic<int> readers_{0};          // threads that wait for /dev/fuse
   std::deque<std::atomic<int>> takers_;  // and for each queue
   std::mutex rest_mutex_;

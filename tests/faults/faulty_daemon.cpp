@@ -23,10 +23,12 @@ int upgrade_mount(const char* mountpoint) {
   return 2;
 }
 
-limaquota::MakeSys faults(const std::string& control_file, uint64_t seed) {
-  return [=](const limaquota::Notes& notes) {
+limaquota::Seams faults(const std::string& control_file, uint64_t seed) {
+  limaquota::Seams seams;
+  seams.make_sys = [=](const limaquota::Notes& notes) {
     return std::make_unique<limaquota::FaultySys>(control_file, seed, notes);
   };
+  return seams;
 }
 
 }  // namespace

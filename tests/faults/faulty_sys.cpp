@@ -141,9 +141,9 @@ Result<Fd> FaultySys::openat(int dir, const char* name, int flags, mode_t mode) 
   return with_fault(call, [&] { return Sys::openat(dir, name, flags, mode); });
 }
 
-Result<size_t> FaultySys::pread(int fd, void* buffer, size_t size, off_t offset, bool once) {
+Result<size_t> FaultySys::pread(int fd, void* buffer, size_t size, off_t offset, Caching caching) {
   return counted_with_fault("pread", size,
-                            [&](size_t part) { return Sys::pread(fd, buffer, part, offset, once); });
+                            [&](size_t part) { return Sys::pread(fd, buffer, part, offset, caching); });
 }
 
 Result<size_t> FaultySys::pwrite(int fd, const void* buffer, size_t size, off_t offset) {

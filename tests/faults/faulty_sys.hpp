@@ -27,7 +27,7 @@ class FaultySys : public Sys {
   FaultySys(std::string control_file, uint64_t seed, const Notes& notes);
 
   Result<Fd> openat(int dir, const char* name, int flags, mode_t mode) override;
-  Result<size_t> pread(int fd, void* buffer, size_t size, off_t offset, bool once) override;
+  Result<size_t> pread(int fd, void* buffer, size_t size, off_t offset, Caching caching) override;
   Result<size_t> pwrite(int fd, const void* buffer, size_t size, off_t offset) override;
   Result<void> fallocate(int fd, int mode, off_t offset, off_t length) override;
   Result<void> ftruncate(int fd, off_t size) override;
