@@ -45,7 +45,7 @@ Result<Survey> survey_home(const std::string& home) {
   fs.ledger.set_time(std::time(nullptr));
   if (const auto loaded = fs.limits.load(); !loaded) return loaded.error();
   fs.limits.apply(shared_account);
-  if (const auto scanned = fs.tree.scan(); !scanned) return scanned.error();
+  if (const auto scanned = fs.tree.scan.run(); !scanned) return scanned.error();
   survey.snapshot = fs.ledger.snapshot(fs.backing.free_bytes());
   return survey;
 }
