@@ -139,6 +139,7 @@ compute() {
     echo "$status" >"$work/building" && mv "$work/building" "$work/built-$preset"
   done
   if [ "$lint" = yes ]; then
+    check "the walls between the wings" tests/lint.sh walls
     check clang-format tests/lint.sh format
     check clang-tidy tests/lint.sh tidy
   fi
