@@ -1,6 +1,15 @@
 #include "fs/serving/request_kind.hpp"
 
+#include "fs/serving/libfuse.hpp"
+
 namespace limaquota {
+namespace {
+
+// libfuse hands on O_TMPFILE from 3.17 on.
+template <class Table>
+constexpr bool has_tmpfile = requires(Table table) { table.tmpfile; };
+
+}  // namespace
 
 bool kills_set_id(const char* data, size_t size) {
   switch (reinterpret_cast<const fuse_in_header*>(data)->opcode) {
@@ -77,11 +86,12 @@ bool is_served(uint32_t opcode) {
     case FUSE_RELEASEDIR:
     case FUSE_FSYNCDIR:
     case FUSE_CREATE:
-    case FUSE_TMPFILE:
     case FUSE_FALLOCATE:
     case FUSE_LSEEK:
     case FUSE_COPY_FILE_RANGE:
       return true;
+    case FUSE_TMPFILE:
+      return has_tmpfile<fuse_lowlevel_ops>;
     default:
       return false;
   }
