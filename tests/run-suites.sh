@@ -95,7 +95,10 @@ run_scripted() {
   printf -- '-- %s, %s: %d s\n' "$preset" "$name" $((SECONDS - started))
 }
 
-run_gtest "unit tests" "" "" "$build/unit_tests" 2>&1 | sed -u 's/^/unit: /' &
+{
+  run_gtest "unit tests" "" "" "$build/unit_tests"
+  run_gtest "behind the seam" "" "" "$build/seam_tests"
+} 2>&1 | sed -u 's/^/unit: /' &
 # Without optimization nothing is tried in the others that the sanitizers do not try.
 if [ "$preset" = debug ]; then
   wait

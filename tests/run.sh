@@ -98,9 +98,9 @@ build() {
   local preset=${1%-tests} targets=()
   case $1 in
     release-tests) targets=(mount_tests fault_tests) ;;
-    debug) targets=(unit_tests) ;;
-    asan) targets=(limaquota limaquota_faulty unit_tests fuzz_tests) ;;
-    tsan) targets=(limaquota limaquota_faulty unit_tests) ;;
+    debug) targets=(unit_tests seam_tests) ;;
+    asan) targets=(limaquota limaquota_faulty unit_tests seam_tests fuzz_tests) ;;
+    tsan) targets=(limaquota limaquota_faulty unit_tests seam_tests) ;;
   esac
   cmake --preset "$preset" -DLIMAQUOTA_TESTS=ON -DLIMAQUOTA_BENCH=ON -DLIMAQUOTA_WERROR=ON &&
     cmake --build --preset "$preset" ${targets:+--target} "${targets[@]}"

@@ -1,7 +1,6 @@
 #include "fs/backing/backing.hpp"
 
 #include <fcntl.h>
-#include <sys/vfs.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -16,15 +15,15 @@
 namespace limaquota {
 namespace {
 
-AllocationRules rules_below(int root, std::string_view mount_options) {
-  struct statfs fs {};
-  return ::fstatfs(root, &fs) < 0 ? unknown_rules(4096) : rules_of(fs, mount_options);
+AllocationRules rules_below(Sys& sys, int root, std::string_view mount_options) {
+  const auto fs = sys.fstatfs(root);
+  return fs ? rules_of(*fs, mount_options) : unknown_rules(4096);
 }
 
 }  // namespace
 
 Backing::Backing(Sys& sys, Fd root, std::string_view mount_options)
-    : sys_(sys), root_(std::move(root)), rules_(rules_below(root_.get(), mount_options)) {}
+    : sys_(sys), root_(std::move(root)), rules_(rules_below(sys, root_.get(), mount_options)) {}
 
 Result<Fd> Backing::open(int dir, const char* name, int flags, mode_t mode) const {
   constexpr int most_waits = 50;

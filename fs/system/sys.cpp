@@ -117,6 +117,12 @@ Result<struct statvfs> Sys::fstatvfs(int fd) {
   return st;
 }
 
+Result<struct statfs> Sys::fstatfs(int fd) {
+  struct statfs st {};
+  if (::fstatfs(fd, &st) < 0) return Errno{errno};
+  return st;
+}
+
 Result<void> Sys::chmod(int fd, mode_t mode) { return done(::chmod(ProcPath(fd).c_str(), mode)); }
 
 Result<void> Sys::chown(int fd, uid_t uid, gid_t gid) {

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/types.h>
+#include <sys/vfs.h>
 
 #include <string>
 #include <vector>
@@ -62,6 +63,7 @@ class Sys {
   virtual Result<struct stat> fstat(int fd);  // also of an O_PATH descriptor
   virtual Result<struct stat> fstatat(int dir, const char* name, int flags);
   virtual Result<struct statvfs> fstatvfs(int fd);
+  virtual Result<struct statfs> fstatfs(int fd);
   virtual Result<void> chmod(int fd, mode_t mode);  // fd may be O_PATH, as for all below
   virtual Result<void> chown(int fd, uid_t uid, gid_t gid);
   virtual Result<void> utimens(int fd, const struct timespec times[2]);
