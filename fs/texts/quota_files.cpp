@@ -87,8 +87,10 @@ void QuotaFiles::take_over() {
 }
 
 std::string QuotaFiles::current(std::string_view path) const {
+  // What is in force is shown as it is kept, also before its writer has closed the file.
   const auto editing = editing_.find(path);
-  if (editing != editing_.end() && !is_blank(editing->second.text)) return editing->second.text;
+  if (editing != editing_.end() && editing->second.pending && !is_blank(editing->second.text))
+    return editing->second.text;
   if (const auto found = scratch_.find(path); found != scratch_.end()) return found->second;
   return store_.text(path).value_or("");
 }
