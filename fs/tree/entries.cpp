@@ -17,7 +17,18 @@ void show(const Inode& inode, struct stat& st) {
 
 }  // namespace
 
+void Entries::make_room_for_one() {
+  if (!kernel_.knows_too_many()) return;
+  settler_.hurry();
+  kernel_.wait_for_forgetting();
+}
+
 Result<Entry> Entries::lookup(Inode& parent, const char* name) {
+  make_room_for_one();
+  return find(parent, name);
+}
+
+Result<Entry> Entries::find(Inode& parent, const char* name) {
   auto path = backing_.open(parent.path.get(), name, O_PATH | O_NOFOLLOW);
   if (!path) return path.error();
   Changes changes;

@@ -28,7 +28,7 @@ struct Entry {
 class Entries {
  public:
   Entries(const Backing& backing, Ledger& ledger, InodeTable& table, Settler& settler, Accounts& accounts,
-          Charges& charges, InodeEnd& ends, const KernelCache& kernel)
+          Charges& charges, InodeEnd& ends, KernelCache& kernel)
       : backing_(backing),
         ledger_(ledger),
         table_(table),
@@ -38,7 +38,11 @@ class Entries {
         ends_(ends),
         kernel_(kernel) {}
 
+  // For a request of the kernel's: waits where it knows so many that descriptors run out.
   Result<Entry> lookup(Inode& parent, const char* name);
+  void make_room_for_one();
+  // The same without.
+  Result<Entry> find(Inode& parent, const char* name);
   // What stands at a name, by its O_PATH descriptor. The caller holds parent.mutex where it may just have
   // been made.
   Result<Entry> enter(Inode& parent, const char* name, Fd path, Changes& changes);
@@ -60,7 +64,7 @@ class Entries {
   Accounts& accounts_;
   Charges& charges_;
   InodeEnd& ends_;
-  const KernelCache& kernel_;
+  KernelCache& kernel_;
 };
 
 }  // namespace limaquota

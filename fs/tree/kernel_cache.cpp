@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <chrono>
 #include <utility>
 
 namespace limaquota {
@@ -16,7 +17,22 @@ void KernelCache::forget_some() {
   const std::lock_guard lock(mutex_);
   if (!kernel_.forget_name || ::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   most_known_ = limit.rlim_cur / 2;
-  for (const auto& known : table_.too_many(most_known_)) kernel_.forget_name(known.parent, known.name);
+  const auto names = table_.too_many(most_known_);
+  if (names.empty()) return;
+  set_forgetting(true);
+  for (const auto& known : names) kernel_.forget_name(known.parent, known.name);
+  set_forgetting(false);
+}
+
+void KernelCache::set_forgetting(bool now) {
+  const std::lock_guard lock(forgetting_mutex_);
+  forgetting_ = now;
+  forgetting_began_.notify_all();
+}
+
+void KernelCache::wait_for_forgetting() {
+  std::unique_lock lock(forgetting_mutex_);
+  forgetting_began_.wait_for(lock, std::chrono::seconds(1), [this] { return forgetting_; });
 }
 
 }  // namespace limaquota

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -28,8 +29,13 @@ class KernelCache {
   // Not to be called by a thread that serves a request: the kernel may hold the directory's lock for that
   // very request.
   void forget_some();
-  // Whether it knows so many now.
+  // Whether it knows so many now; and whether it soon knows more than there are descriptors for.
   bool knows_many() const { return table_.known() > most_known_; }
+  bool knows_too_many() const { return table_.known() / 3 > most_known_ / 2; }
+  // By a request that makes it know one more: returns once names are being forgotten, or after a second. A
+  // name goes as soon as no lookup in its directory is under way, so a request that waited for more than that
+  // would wait for itself.
+  void wait_for_forgetting();
   // Calls `ask(knows)` where there is a kernel to ask.
   template <class Ask>
   void ask(Ask ask) {
@@ -38,10 +44,15 @@ class KernelCache {
   }
 
  private:
+  void set_forgetting(bool now);
+
   const InodeTable& table_;
   std::atomic<size_t> most_known_{SIZE_MAX};  // inodes that it may know before it is made to forget some
   std::mutex mutex_;
   Kernel kernel_;  // guarded by mutex_, which is held while it is called
+  std::mutex forgetting_mutex_;
+  std::condition_variable forgetting_began_;
+  bool forgetting_ = false;  // guarded by forgetting_mutex_
 };
 
 }  // namespace limaquota

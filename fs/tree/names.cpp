@@ -22,6 +22,7 @@ bool Names::stands(const Inode& parent, const char* name) const {
 }
 
 Result<Names::Made> Names::make(Replay& replay, const Making& making) {
+  entries_.make_room_for_one();
   Inode& parent = making.parent;
   // Carried out before, what it intended is there, and needs no room. Nothing changes the name meanwhile: the
   // kernel holds its directory's lock.

@@ -32,7 +32,7 @@ bool Recounts::recount(Inode& directory) {
   const auto names = read_names(backing_.sys(), dir->get());
   if (!names) return false;
   for (const std::string& name : *names) {
-    const auto entry = entries_.lookup(directory, name.c_str());
+    const auto entry = entries_.find(directory, name.c_str());
     if (entry) ends_.forget(entry->inode->id, 1);
     if (!entry && entry.error().value != ENOENT) return false;
   }
