@@ -7,7 +7,9 @@ namespace {
 
 // libfuse hands on O_TMPFILE from 3.17 on.
 template <class Table>
-constexpr bool has_tmpfile = requires(Table table) { table.tmpfile; };
+constexpr bool has_tmpfile = requires(Table table) {
+  table.tmpfile;
+};
 
 }  // namespace
 
