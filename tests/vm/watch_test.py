@@ -161,13 +161,13 @@ def test_a_full_host_is_one_event_and_its_vms_go_on_when_it_has_room(new_home):
 
 
 def test_it_resumes_a_vm_at_most_once_a_minute(new_home):
-    home, vm = home_with_vm(new_home, 160, 1024)  # more than it may write the first time
+    home, vm = home_with_vm(new_home, 320, 1024)  # more than it may write the first time
     set_limit(home, "vm", "32MiB")
     clock = TurnedClock(home, stands=True)
     watch = Watch(home, clock=clock)
     vm.start()
     watch.wait_for("vm", "paused")
-    set_limit(home, "vm", "96MiB")
+    set_limit(home, "vm", "300MiB")  # with less than 256 MiB to write it is not resumed
     watch.wait_for("vm", "resumed")
     vm.wait_paused()
     wait_for(lambda: watch.events().count(("vm", "paused")) == 2, "it is paused again, with nothing left")
