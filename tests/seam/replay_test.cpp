@@ -1,6 +1,10 @@
 // A request that comes again finds what was noted of it, by the kind of its operation.
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <new>
+#include <optional>
+
 #include "fs/handover/handles.hpp"
 #include "fs/handover/replay.hpp"
 
@@ -17,11 +21,19 @@ TEST(ReplayTest, NothingIsKnownOfAFirstTime) {
   EXPECT_FALSE(replay.earlier<MakesName>());
 }
 
-// The thread that died never came to the end of its request.
+// A thread whose worker was killed: it never comes to the end of its request, nor of itself.
+struct Killed {
+  Killed(Notes& notes, uint64_t unique) : replay(new (memory) Replay(notes, {})) {
+    new (in_service) Replay::InService(*replay, unique, Replay::Makes::no_file);
+  }
+  alignas(Replay) std::byte memory[sizeof(Replay)];
+  alignas(Replay::InService) std::byte in_service[sizeof(Replay::InService)];
+  Replay* replay;
+};
+
 void die_after(Notes& notes, uint64_t unique, const Intent& intent) {
-  auto* replay = new Replay(notes, {});  // its end is what a killed worker does not come to
-  new Replay::InService(*replay, unique, Replay::Makes::no_file);
-  replay->intend(intent);
+  const Killed killed(notes, unique);
+  killed.replay->intend(intent);
 }
 
 template <class Kind>
@@ -57,8 +69,7 @@ TEST(ReplayTest, AnotherKindIsNotTakenForIt) {
 TEST(ReplayTest, WhatWasFoundIsNotedForTheNextWorkerToo) {
   const auto notes = Notes::unshared();
   die_after(*notes, 1, TakesNameAway{42});
-  auto* replay = new Replay(*notes, {});
-  new Replay::InService(*replay, 1 | sent_again, Replay::Makes::no_file);  // and dies as well
+  const Killed next(*notes, 1 | sent_again);
   EXPECT_EQ(again<TakesNameAway>(*notes, 1)->inode, 42U);
 }
 
