@@ -20,7 +20,7 @@ void show(const Inode& inode, struct stat& st) {
 void Entries::make_room_for_one() {
   if (!kernel_.knows_too_many()) return;
   settler_.hurry();
-  kernel_.wait_for_forgetting();
+  (void)kernel_.wait_for_forgetting();
 }
 
 Result<Entry> Entries::lookup(Inode& parent, const char* name) {

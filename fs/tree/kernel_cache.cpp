@@ -18,21 +18,27 @@ void KernelCache::forget_some() {
   if (!kernel_.forget_name || ::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   most_known_ = limit.rlim_cur / 2;
   const auto names = table_.too_many(most_known_);
-  if (names.empty()) return;
-  set_forgetting(true);
+  begin_forgetting();
   for (const auto& known : names) kernel_.forget_name(known.parent, known.name);
-  set_forgetting(false);
+  end_forgetting();
 }
 
-void KernelCache::set_forgetting(bool now) {
+void KernelCache::begin_forgetting() {
   const std::lock_guard lock(forgetting_mutex_);
-  forgetting_ = now;
-  forgetting_began_.notify_all();
+  ++looks_;
+  forgetting_ = true;
+  looked_.notify_all();
 }
 
-void KernelCache::wait_for_forgetting() {
+void KernelCache::end_forgetting() {
+  const std::lock_guard lock(forgetting_mutex_);
+  forgetting_ = false;
+}
+
+bool KernelCache::wait_for_forgetting() {
   std::unique_lock lock(forgetting_mutex_);
-  forgetting_began_.wait_for(lock, std::chrono::seconds(1), [this] { return forgetting_; });
+  const uint64_t before = looks_;
+  return looked_.wait_for(lock, std::chrono::seconds(1), [&] { return forgetting_ || looks_ != before; });
 }
 
 }  // namespace limaquota
