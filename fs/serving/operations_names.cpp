@@ -66,19 +66,25 @@ void create_virtual(fuse_req_t req, Filesystem& fs, fuse_ino_t parent, const cha
   if (send_create(req, param, *fi, 0) == -ENOENT) fs.virtual_tree.release(made->first.id, fi->fh);
 }
 
+// Of a file that is made and open.
+void reply_created(fuse_req_t req, Filesystem& fs, Result<Names::Created>& made, fuse_file_info* fi) {
+  if (!made) return void(send_err(req, made.error().value));
+  const uint32_t flags = opened(fs, *made->entry.inode, std::move(made->fd), fi);
+  const fuse_entry_param param = entry_param(made->entry);
+  // A caller that was interrupted never learns of the file.
+  if (send_create(req, param, *fi, flags) != -ENOENT) return;
+  (void)close_handle(fs, fi->fh);
+  fs.tree.ends.closed(made->entry.inode);
+  fs.tree.ends.forget(made->entry.inode->id, 1);
+}
+
 void create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* fi) {
   guarded(req, [&](Filesystem& fs) {
     if (is_virtual_name(parent, name)) return create_virtual(req, fs, parent, name, fi);
     with_inode(req, fs, parent, [&](Inode& inode) {
       auto made =
           fs.tree.names.create(replay(), fs.metering.io, inode, name, mode, fi->flags, caller_of(req));
-      if (!made) return void(send_err(req, made.error().value));
-      const uint32_t flags = opened(fs, *made->entry.inode, std::move(made->fd), fi);
-      const fuse_entry_param param = entry_param(made->entry);
-      if (send_create(req, param, *fi, flags) != -ENOENT) return;
-      (void)close_handle(fs, fi->fh);
-      fs.tree.ends.closed(made->entry.inode);
-      fs.tree.ends.forget(made->entry.inode->id, 1);
+      reply_created(req, fs, made, fi);
     });
   });
 }
@@ -89,13 +95,7 @@ void create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fu
     if (is_virtual(parent)) return void(send_err(req, EOPNOTSUPP));
     with_inode(req, fs, parent, [&](Inode& inode) {
       auto made = fs.tree.names.tmpfile(inode, mode, fi->flags, caller_of(req));
-      if (!made) return void(send_err(req, made.error().value));
-      const uint32_t flags = opened(fs, *made->entry.inode, std::move(made->fd), fi);
-      const fuse_entry_param param = entry_param(made->entry);
-      if (send_create(req, param, *fi, flags) != -ENOENT) return;
-      (void)close_handle(fs, fi->fh);
-      fs.tree.ends.closed(made->entry.inode);
-      fs.tree.ends.forget(made->entry.inode->id, 1);
+      reply_created(req, fs, made, fi);
     });
   });
 }

@@ -12,11 +12,10 @@ namespace limaquota {
 
 // A directory's own charge moves before its entries are listed, so an entry that is made meanwhile is either
 // listed or made in the new account already.
-void Moves::move(const Standing& moved, AccountId from, const Child& child, const char* name) {
-  const auto before = charges_.find(moved.id);
-  const bool same_role = !before || before->role == child.role;
+void Moves::move(const Standing& moved, Role role_before, AccountId from, const Child& child,
+                 const char* name) {
   charges_.move_name(moved.found(), from, child, name);
-  if (!moved.is_directory() || (from == child.account && same_role)) return;
+  if (!moved.is_directory() || (from == child.account && role_before == child.role)) return;
   const auto dir = backing_.sys().openat(moved.path.get(), ".", O_RDONLY | O_DIRECTORY, 0);
   if (dir && move_below(dir->get(), from, child.role, child.account) == Looked::at_all) return;
   auto again = backing_.sys().openat(moved.path.get(), ".", O_PATH | O_DIRECTORY, 0);
@@ -65,7 +64,7 @@ void Moves::move_entry(const Standing& standing, AccountId from, Role role, Acco
   if (!before) return;
   if (!before->has_holders && before->account == child.account && before->role == child.role) return;
   const AccountId own = before->role == Role::disk ? before->account : from;
-  move(standing, own, child, name);
+  move(standing, before->role, own, child, name);
   if (before->role == Role::disk && own != child.account) accounts_.closed(before->role, own);
 }
 
@@ -74,11 +73,10 @@ std::optional<Moves::Left> Moves::renamed(const Standing& moved, const Inode& fr
   const auto before = charges_.find(moved.id);
   if (!before) return std::nullopt;
   const bool owns_account = before->role == Role::vm || before->role == Role::disk;
-  AccountId from = before->account;
-  if (!owns_account) from = from_parent.charge.account;
+  const AccountId from = owns_account ? before->account : AccountId(from_parent.charge.account);
   const Child child =
       accounts_.child_of(to_parent.charge.role, to_parent.charge.account, to_name, moved.st.st_mode);
-  move(moved, from, child, to_name);
+  move(moved, before->role, from, child, to_name);
   if (from == child.account) return std::nullopt;
   return Left{before->role, from};
 }

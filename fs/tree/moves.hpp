@@ -41,7 +41,8 @@ class Moves {
     AccountId from = 0;
   };
   enum class Looked : uint8_t { at_all, at_some };
-  void move(const Standing& moved, AccountId from, const Child& child, const char* name);
+  // `role_before` is what its charge said.
+  void move(const Standing& moved, Role role_before, AccountId from, const Child& child, const char* name);
   Looked move_below(int dir, AccountId from, Role role, AccountId account);
   void move_entry(const Standing& standing, AccountId from, Role role, AccountId account, const char* name);
 
