@@ -2,7 +2,7 @@
 //
 // Every figure of every account is guarded by one mutex, held for tens of nanoseconds and never across a
 // system call. So there is one truth: no moment in which used + reserved of an account is above its limit
-// except as design promise 1 allows, and a snapshot is consistent for free.
+// except as promise P1 (docs/promises.md) allows, and a snapshot is consistent for free.
 //
 //   used       bytes charged (st_blocks * 512 of every inode of the account, seen by fstat after each change)
 //   in flight  reserved for an operation that is under way
@@ -113,7 +113,7 @@ class Ledger {
   ~Ledger();
 
   // --- accounts ---
-  // The account of that name, made when missing, with `defaults` as its limits.
+  // The account of that name; made when missing, without a limit.
   AccountId open(std::string_view name);
   std::optional<AccountId> find(std::string_view name) const;
   std::string name(AccountId account) const;
@@ -195,7 +195,7 @@ class Ledger {
   mutable std::mutex mutex_;
   std::condition_variable condition_;
   // All below guarded by mutex_.
-  std::vector<std::unique_ptr<Account>> accounts_;  // by id; null where closed
+  std::vector<std::unique_ptr<Account>> accounts_;  // by id; closed ones too: they have no name in by_name_
   std::map<std::string, AccountId, std::less<>> by_name_;
   std::unordered_map<uint64_t, DiskRecord> disks_;
   Bytes host_reserve_ = default_host_reserve;

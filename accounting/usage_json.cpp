@@ -1,7 +1,13 @@
 // `.usage/_all.json`
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+
 #include "accounting/escape.hpp"
 #include "accounting/json.hpp"
 #include "accounting/layout.hpp"
+#include "accounting/usage_keys.hpp"
 #include "accounting/usage_text.hpp"
 
 namespace limaquota {
@@ -22,24 +28,26 @@ Json named(const std::string& name) {
   return json;
 }
 
+using Account = AccountFigures;
+using Value = std::optional<Json>;  // nothing: no key
+Value value_of(const Account& account, Bytes Account::*figure) { return size_or_null(account.*figure); }
+Value value_of(const Account& account, uint64_t Account::*figure) { return Json(account.*figure); }
+Value value_of(const Account& account, std::optional<uint64_t> Account::*figure) {
+  return account.*figure ? Json(*(account.*figure)) : Json(nullptr);
+}
+Value value_of(const Account& account, std::optional<Bytes> Account::*figure) {
+  return account.*figure ? Value(size_or_null(*(account.*figure))) : std::nullopt;
+}
+Value value_of(const Account& account, StateKey) { return Json(to_string(account.state)); }
+Value value_of(const Account& account, LimitFileKey) { return Json(limit_file_of(account)); }
+
 Json account_json(const AccountFigures& account) {
   Json json = named(account.name);
   json["kind"] = kind_of(account);
-  json["limit"] = size_or_null(account.limit);
-  json["used"] = account.used.count();
-  json["reserved"] = account.reserved.count();
-  json["available"] = size_or_null(account.available);
-  json["writable"] = size_or_null(account.writable);
-  json["peak"] = account.peak.count();
-  json["virtual"] = account.virtual_size.count();
-  json["state"] = to_string(account.state);
-  json["refused_writes"] = account.refused_writes;
-  json["refused_bytes"] = account.refused_bytes;
-  json["growth_per_second"] = account.growth_per_second;
-  json["seconds_to_full"] = account.seconds_to_full ? Json(*account.seconds_to_full) : Json(nullptr);
-  json["disk_line"] = size_or_null(account.disk_line);
-  json["limit_file"] = limit_file_of(account);
-  if (account.loan) json["loan"] = account.loan->count();
+  for (const AccountKey& key : account_keys()) {
+    Value value = std::visit([&](const auto& figure) { return value_of(account, figure); }, key.figure);
+    if (value) json[std::string(key.key)] = std::move(*value);
+  }
   json["disks"] = Json::array();
   for (const DiskFigures& disk : account.disks) {
     Json file = named(disk.name);
@@ -56,12 +64,7 @@ Json account_json(const AccountFigures& account) {
 std::string snapshot_json(const Snapshot& snapshot) {
   const HostFigures& host = snapshot.host;
   Json json;
-  json["host"] = {{"free", size_or_null(host.free)},
-                  {"reserve", size_or_null(host.reserve)},
-                  {"used", size_or_null(host.used)},
-                  {"limits", size_or_null(host.limits)},
-                  {"worst_case", size_or_null(host.worst_case)},
-                  {"overcommit", size_or_null(host.overcommit)}};
+  for (const HostKey& key : host_keys()) json["host"][std::string(key.key)] = size_or_null(host.*key.figure);
   json["accounts"] = Json::array();
   for (const AccountFigures& account : snapshot.accounts) json["accounts"].push_back(account_json(account));
   return json_text(json, 1) + "\n";

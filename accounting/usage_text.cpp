@@ -2,12 +2,30 @@
 
 #include <fmt/core.h>
 
+#include <optional>
+#include <string>
+#include <variant>
+
 #include "accounting/escape.hpp"
+#include "accounting/usage_keys.hpp"
 
 namespace limaquota {
 namespace {
 
 std::string size_or_max(Bytes bytes) { return bytes.is_unlimited() ? "max" : std::to_string(bytes.count()); }
+
+using Value = std::optional<std::string>;  // nothing: no line
+using Account = AccountFigures;
+Value value_of(const Account& account, Bytes Account::*figure) { return size_or_max(account.*figure); }
+Value value_of(const Account& account, uint64_t Account::*figure) { return std::to_string(account.*figure); }
+Value value_of(const Account& account, std::optional<uint64_t> Account::*figure) {
+  return account.*figure ? std::to_string(*(account.*figure)) : "max";
+}
+Value value_of(const Account& account, std::optional<Bytes> Account::*figure) {
+  return account.*figure ? Value(size_or_max(*(account.*figure))) : std::nullopt;
+}
+Value value_of(const Account& account, StateKey) { return std::string(to_string(account.state)); }
+Value value_of(const Account& account, LimitFileKey) { return std::string(limit_file_of(account)); }
 
 }  // namespace
 
@@ -38,17 +56,10 @@ std::string_view limit_file_of(const AccountFigures& account) {
 
 std::string usage_text(const AccountFigures& account) {
   std::string text;
-  text += fmt::format("limit {}\nused {}\nreserved {}\n", size_or_max(account.limit), account.used.count(),
-                      account.reserved.count());
-  text += fmt::format("available {}\nwritable {}\npeak {}\nvirtual {}\n", size_or_max(account.available),
-                      size_or_max(account.writable), account.peak.count(), account.virtual_size.count());
-  text += fmt::format("state {}\nrefused_writes {}\nrefused_bytes {}\n", to_string(account.state),
-                      account.refused_writes, account.refused_bytes);
-  text += fmt::format("growth_per_second {}\nseconds_to_full {}\n", account.growth_per_second,
-                      account.seconds_to_full ? std::to_string(*account.seconds_to_full) : "max");
-  text +=
-      fmt::format("disk_line {}\nlimit_file {}\n", size_or_max(account.disk_line), limit_file_of(account));
-  if (account.loan) text += fmt::format("loan {}\n", account.loan->count());
+  for (const AccountKey& key : account_keys()) {
+    const Value value = std::visit([&](const auto& figure) { return value_of(account, figure); }, key.figure);
+    if (value) text += fmt::format("{} {}\n", key.key, *value);
+  }
   for (const DiskFigures& disk : account.disks) {
     text += fmt::format("disk name={} format={} allocated={} virtual={}\n", escape_name(disk.name),
                         escape_name(disk.format), disk.allocated.count(), disk.virtual_size.count());
@@ -57,9 +68,10 @@ std::string usage_text(const AccountFigures& account) {
 }
 
 std::string host_text(const HostFigures& host) {
-  return fmt::format("free {}\nreserve {}\nused {}\nlimits {}\nworst_case {}\novercommit {}\n",
-                     size_or_max(host.free), size_or_max(host.reserve), size_or_max(host.used),
-                     size_or_max(host.limits), size_or_max(host.worst_case), size_or_max(host.overcommit));
+  std::string text;
+  for (const HostKey& key : host_keys())
+    text += fmt::format("{} {}\n", key.key, size_or_max(host.*key.figure));
+  return text;
 }
 
 }  // namespace limaquota

@@ -11,8 +11,8 @@ export PYTHONDONTWRITEBYTECODE=1
 
 helpers=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_tree=$(dirname "$helpers")
-guest=$helpers/demo_guest.py
-qmp=$helpers/qmp.py
+guest=$helpers/demo/demo_guest.py
+qmp=$helpers/demo/qmp.py
 
 readonly vm_mib=96         # what the guest of kernel-build writes
 readonly small_limit=64    # MiB

@@ -6,10 +6,10 @@
 #include <cstdio>
 #include <exception>
 
-#include "mount-helpers/commands.hpp"
-#include "mount-helpers/options.hpp"
-#include "mount-helpers/refusal.hpp"
-#include "mount-helpers/terminal.hpp"
+#include "mount-helpers/command/commands.hpp"
+#include "mount-helpers/command/options.hpp"
+#include "mount-helpers/command/refusal.hpp"
+#include "mount-helpers/terminal/terminal.hpp"
 
 namespace limaquota {
 namespace {

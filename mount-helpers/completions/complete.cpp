@@ -15,11 +15,11 @@
 #include <vector>
 
 #include "accounting/layout.hpp"
-#include "mount-helpers/commands.hpp"
-#include "mount-helpers/home.hpp"
-#include "mount-helpers/lima_vms.hpp"
-#include "mount-helpers/options.hpp"
-#include "mount-helpers/plan.hpp"
+#include "mount-helpers/command/commands.hpp"
+#include "mount-helpers/command/options.hpp"
+#include "mount-helpers/home/home.hpp"
+#include "mount-helpers/home/lima_vms.hpp"
+#include "mount-helpers/plan/plan.hpp"
 
 namespace limaquota {
 namespace {

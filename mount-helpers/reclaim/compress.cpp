@@ -14,11 +14,11 @@
 #include "accounting/escape.hpp"
 #include "accounting/json.hpp"
 #include "accounting/size_text.hpp"
-#include "mount-helpers/reclaim/guard.hpp"
+#include "mount-helpers/command/refusal.hpp"
+#include "mount-helpers/programs/guard.hpp"
 #include "mount-helpers/reclaim/leftovers.hpp"
 #include "mount-helpers/reclaim/qemu_img.hpp"
 #include "mount-helpers/reclaim/ranges.hpp"
-#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {

@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "accounting/escape.hpp"
-#include "mount-helpers/refusal.hpp"
+#include "mount-helpers/command/refusal.hpp"
 
 namespace limaquota {
 

@@ -10,9 +10,9 @@
 #include <memory>
 
 #include "accounting/escape.hpp"
+#include "mount-helpers/command/refusal.hpp"
 #include "mount-helpers/reclaim/ext_bitmap.hpp"
 #include "mount-helpers/reclaim/ranges.hpp"
-#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {

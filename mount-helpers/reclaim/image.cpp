@@ -12,8 +12,8 @@
 #include "accounting/escape.hpp"
 #include "accounting/json.hpp"
 #include "accounting/layout.hpp"
+#include "mount-helpers/command/refusal.hpp"
 #include "mount-helpers/reclaim/qemu_img.hpp"
-#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {

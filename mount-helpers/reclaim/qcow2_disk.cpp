@@ -13,10 +13,10 @@
 
 #include "accounting/escape.hpp"
 #include "accounting/json.hpp"
-#include "mount-helpers/reclaim/companion.hpp"
+#include "mount-helpers/command/refusal.hpp"
+#include "mount-helpers/programs/companion.hpp"
 #include "mount-helpers/reclaim/open_disk.hpp"
 #include "mount-helpers/reclaim/ranges.hpp"
-#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {

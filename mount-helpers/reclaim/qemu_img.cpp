@@ -6,9 +6,9 @@
 #include <fstream>
 
 #include "accounting/json.hpp"
-#include "mount-helpers/reclaim/companion.hpp"
-#include "mount-helpers/refusal.hpp"
-#include "mount-helpers/terminal.hpp"
+#include "mount-helpers/command/refusal.hpp"
+#include "mount-helpers/programs/companion.hpp"
+#include "mount-helpers/terminal/terminal.hpp"
 
 namespace limaquota {
 namespace {

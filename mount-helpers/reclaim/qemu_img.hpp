@@ -7,7 +7,7 @@
 
 #include "accounting/bytes.hpp"
 #include "accounting/json_fwd.hpp"
-#include "mount-helpers/process.hpp"
+#include "mount-helpers/programs/process.hpp"
 
 namespace limaquota {
 

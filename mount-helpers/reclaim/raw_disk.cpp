@@ -8,9 +8,9 @@
 #include <cstring>
 
 #include "accounting/escape.hpp"
+#include "mount-helpers/command/refusal.hpp"
 #include "mount-helpers/reclaim/open_disk.hpp"
 #include "mount-helpers/reclaim/ranges.hpp"
-#include "mount-helpers/refusal.hpp"
 
 namespace limaquota {
 namespace {

@@ -9,10 +9,10 @@
 #include "accounting/escape.hpp"
 #include "accounting/json.hpp"
 #include "accounting/size_text.hpp"
-#include "mount-helpers/commands.hpp"
-#include "mount-helpers/home.hpp"
-#include "mount-helpers/options.hpp"
-#include "mount-helpers/refusal.hpp"
+#include "mount-helpers/command/commands.hpp"
+#include "mount-helpers/command/options.hpp"
+#include "mount-helpers/command/refusal.hpp"
+#include "mount-helpers/home/home.hpp"
 
 namespace limaquota {
 namespace {

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "accounting/figures.hpp"
-#include "mount-helpers/home.hpp"
-#include "mount-helpers/lima_vms.hpp"
+#include "mount-helpers/home/home.hpp"
+#include "mount-helpers/home/lima_vms.hpp"
 
 namespace limaquota {
 

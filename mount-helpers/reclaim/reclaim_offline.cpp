@@ -8,6 +8,7 @@
 #include "accounting/escape.hpp"
 #include "accounting/layout.hpp"
 #include "accounting/size_text.hpp"
+#include "mount-helpers/command/refusal.hpp"
 #include "mount-helpers/reclaim/compress.hpp"
 #include "mount-helpers/reclaim/free_space.hpp"
 #include "mount-helpers/reclaim/image.hpp"
@@ -15,8 +16,7 @@
 #include "mount-helpers/reclaim/ranges.hpp"
 #include "mount-helpers/reclaim/reclaim.hpp"
 #include "mount-helpers/reclaim/scan.hpp"
-#include "mount-helpers/refusal.hpp"
-#include "mount-helpers/terminal.hpp"
+#include "mount-helpers/terminal/terminal.hpp"
 
 namespace limaquota {
 namespace {

@@ -9,14 +9,14 @@
 
 #include "accounting/escape.hpp"
 #include "accounting/size_text.hpp"
-#include "mount-helpers/qmp.hpp"
-#include "mount-helpers/quota.hpp"
-#include "mount-helpers/reclaim/companion.hpp"
-#include "mount-helpers/reclaim/guard.hpp"
+#include "mount-helpers/command/refusal.hpp"
+#include "mount-helpers/guest/inside.hpp"
+#include "mount-helpers/guest/loan.hpp"
+#include "mount-helpers/guest/qmp.hpp"
+#include "mount-helpers/programs/companion.hpp"
+#include "mount-helpers/programs/guard.hpp"
 #include "mount-helpers/reclaim/reclaim.hpp"
-#include "mount-helpers/refusal.hpp"
-#include "mount-helpers/status_savings.hpp"
-#include "mount-helpers/terminal.hpp"
+#include "mount-helpers/terminal/terminal.hpp"
 
 namespace limaquota {
 namespace {

@@ -13,7 +13,7 @@ import threading
 import time
 
 HELPERS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "mount-helpers")
-sys.path.insert(0, HELPERS)
+sys.path.insert(0, os.path.join(HELPERS, "demo"))
 sys.dont_write_bytecode = True
 
 import demo_guest  # noqa: E402 (needs the path above)

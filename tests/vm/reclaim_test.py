@@ -49,7 +49,7 @@ class Stage:
         self.behave("well")
         script = os.path.join(self.bin, "limactl")
         with open(script, "w", encoding="utf-8") as file:
-            file.write(STAND_IN.format(python=sys.executable, helpers=HELPERS, calls=self.calls_file, how=self.how_file,
+            file.write(STAND_IN.format(python=sys.executable, helpers=os.path.join(HELPERS, "demo"), calls=self.calls_file, how=self.how_file,
                                        at=JUNK_AT, length=JUNK, socket=self.vm.path("qmp.sock")))
         os.chmod(script, os.stat(script).st_mode | stat.S_IXUSR)
         home.mount()

@@ -16,7 +16,7 @@ LIMACTL = """#!/bin/sh
 echo "$LIMA_HOME: $*" >>"{record}"
 [ "$1" = stop ] || exit 9
 until grep -q DONE "$LIMA_HOME/$2/serial.log"; do sleep 0.1; done
-exec python3 {helpers}/qmp.py "$LIMA_HOME/$2/qmp.sock" quit
+exec python3 {helpers}/demo/qmp.py "$LIMA_HOME/$2/qmp.sock" quit
 """
 
 
