@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "accounting/ledger_account.hpp"
+#include "accounting/mutex.hpp"
 
 namespace limaquota {
 
@@ -22,7 +23,7 @@ Reservation& Reservation::operator=(Reservation&& other) noexcept {
 
 void Reservation::commit(const Change* changes, size_t count) {
   if (ledger_ == nullptr) return;
-  const std::lock_guard lock(ledger_->mutex_);
+  const MutexLock lock(ledger_->mutex_);
   for (size_t i = 0; i < count; ++i) ledger_->apply_locked(changes[i]);
   ledger_->give_back(claims_);
   ledger_->changed();
@@ -31,7 +32,7 @@ void Reservation::commit(const Change* changes, size_t count) {
 
 void Reservation::roll_back() {
   if (ledger_ == nullptr) return;
-  const std::lock_guard lock(ledger_->mutex_);
+  const MutexLock lock(ledger_->mutex_);
   ledger_->give_back(claims_);
   ledger_->changed();
   ledger_ = nullptr;
@@ -50,12 +51,12 @@ Ledger::Account& Ledger::payer(Account& account) {
 }
 
 AccountId Ledger::payer(AccountId account) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return at(account).charged_to.value_or(account);
 }
 
 AccountId Ledger::open(std::string_view name) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (const auto found = by_name_.find(name); found != by_name_.end()) return found->second;
   auto account = std::make_unique<Account>();
   account->id = static_cast<AccountId>(accounts_.size());
@@ -67,19 +68,19 @@ AccountId Ledger::open(std::string_view name) {
 }
 
 std::optional<AccountId> Ledger::find(std::string_view name) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = by_name_.find(name);
   if (found == by_name_.end()) return std::nullopt;
   return found->second;
 }
 
 std::string Ledger::name(AccountId account) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return at(account).name;
 }
 
 std::vector<std::string> Ledger::names() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<std::string> names;
   names.reserve(by_name_.size());
   for (const auto& [name, id] : by_name_) names.push_back(name);
@@ -88,38 +89,38 @@ std::vector<std::string> Ledger::names() const {
 
 // The id stays valid for files that are unlinked but open: only the name goes.
 void Ledger::close(AccountId account) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = by_name_.find(at(account).name);
   if (found != by_name_.end() && found->second == account) by_name_.erase(found);
 }
 
-void Ledger::set_limits(AccountId account, const Limits& limits, bool from_file) {
-  const std::lock_guard lock(mutex_);
+void Ledger::set_limits(AccountId account, const Limits& limits, LimitsFrom from) {
+  const MutexLock lock(mutex_);
   Account& a = at(account);
   a.limits = limits;
-  a.from_file = from_file;
+  a.from_file = from == LimitsFrom::own_file;
   a.damaged = false;
   a.pressed_budget = false;
   changed();
 }
 
 void Ledger::set_damaged(AccountId account, bool damaged) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   at(account).damaged = damaged;
 }
 
 void Ledger::set_outside(AccountId account, bool outside) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   at(account).outside = outside;
 }
 
 void Ledger::set_virtual_fallback(AccountId account, Bytes planned) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   at(account).planned_virtual = planned;
 }
 
 void Ledger::charge_to(AccountId disk, std::optional<AccountId> vm) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Account& d = at(disk);
   if (d.charged_to == vm) return;
   if (d.charged_to) {
@@ -143,23 +144,23 @@ void Ledger::charge_to(AccountId disk, std::optional<AccountId> vm) {
 }
 
 void Ledger::set_time(int64_t unix_seconds) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   now_ = unix_seconds;
 }
 
 void Ledger::set_host_reserve(Bytes reserve) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   host_reserve_ = reserve;
   changed();
 }
 
 Bytes Ledger::host_reserve() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return host_reserve_;
 }
 
 HostSample Ledger::before_host_sample() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return {Bytes::unlimited(), allocated_};
 }
 
@@ -180,17 +181,15 @@ Bytes Ledger::host_room(const HostSample& host, Line line) const {
   return minus_or_zero(host.free, plus_or_unlimited(gone, reserve));
 }
 
-std::optional<Reservation> Ledger::reserve(const Claims& claims, Line line, const HostSample& host,
-                                           Refused* refusal) {
-  const std::lock_guard lock(mutex_);
+Reserved Ledger::reserve(const Claims& claims, Line line, const HostSample& host) {
+  const MutexLock lock(mutex_);
   Bytes sum;
   for (const Claim& claim : claims) sum = plus_or_unlimited(sum, claim.bytes);
   const Bytes host_left = host_room(host, line);
   Bytes room = host_left;
   bool fits = sum <= host_left;
-  bool by_host = !fits;
+  RefusedBy by = fits ? RefusedBy::budget : RefusedBy::host;
   bool in_flight = false;
-  bool slack = false;
   for (const Claim& claim : claims) {
     const Account& account = payer(at(claim.account));
     // Two claims on one payer must fit together.
@@ -203,16 +202,14 @@ std::optional<Reservation> Ledger::reserve(const Claims& claims, Line line, cons
         limit.is_unlimited() ? limit : minus_or_zero(limit, account.used() + account.reserved());
     if (wanted > left) {
       fits = false;
-      by_host = false;
+      by = RefusedBy::budget;
     }
     room = std::min(room, left);
     in_flight = in_flight || account.in_flight() > Bytes(0);
-    slack = slack || account.slack() > Bytes(0);
   }
   if (!fits) {
-    if (by_host) in_flight = slack = outstanding_ > Bytes(0);
-    if (refusal != nullptr) *refusal = {room, in_flight, slack, by_host};
-    return std::nullopt;
+    if (by == RefusedBy::host) in_flight = outstanding_ > Bytes(0);
+    return {std::nullopt, {room, in_flight, by}};
   }
   for (const Claim& claim : claims) {
     Account& own = at(claim.account);
@@ -223,7 +220,7 @@ std::optional<Reservation> Ledger::reserve(const Claims& claims, Line line, cons
   Reservation reservation;
   reservation.ledger_ = this;
   reservation.claims_ = claims;
-  return reservation;
+  return {std::move(reservation), {}};
 }
 
 void Ledger::give_back(const Claims& claims) {
@@ -241,10 +238,11 @@ void Ledger::changed() {
 }
 
 void Ledger::wait_for_change(unsigned milliseconds) {
-  std::unique_lock lock(mutex_);
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(milliseconds);
+  const MutexLock lock(mutex_);
   const uint64_t before = changes_;
   ++waiters_;
-  condition_.wait_for(lock, std::chrono::milliseconds(milliseconds), [&] { return changes_ != before; });
+  while (changes_ == before && condition_.wait_until(mutex_, until)) continue;
   --waiters_;
 }
 
@@ -277,22 +275,22 @@ void Ledger::apply_locked(const Change& change) {
 }
 
 void Ledger::apply(const Change* changes, size_t count) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (size_t i = 0; i < count; ++i) apply_locked(changes[i]);
   changed();
 }
 
-void Ledger::note_refusal(AccountId account, Bytes bytes, bool by_host) {
-  const std::lock_guard lock(mutex_);
+void Ledger::note_refusal(AccountId account, Bytes bytes, RefusedBy by) {
+  const MutexLock lock(mutex_);
   Account& pays = payer(at(account));
   ++pays.refused_writes;
   pays.refused_bytes += bytes.count();
-  (by_host ? pays.pressed_host : pays.pressed_budget) = true;
+  (by == RefusedBy::host ? pays.pressed_host : pays.pressed_budget) = true;
 }
 
 void Ledger::move(AccountId from, AccountId to, Bytes charge, Bytes slack) {
   if (from == to) return;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   apply_locked({from, charge, Bytes(0), slack, Bytes(0)});
   apply_locked({to, Bytes(0), charge, Bytes(0), slack});
   allocated_ -= charge.count();  // nothing was allocated
@@ -301,7 +299,7 @@ void Ledger::move(AccountId from, AccountId to, Bytes charge, Bytes slack) {
 }
 
 void Ledger::put_disk(uint64_t inode, const DiskRecord& record) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   drop_disk_locked(inode);
   disks_[inode] = record;
   at(record.account).disks.push_back(inode);
@@ -315,17 +313,17 @@ void Ledger::drop_disk_locked(uint64_t inode) {
 }
 
 void Ledger::drop_disk(uint64_t inode) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   drop_disk_locked(inode);
 }
 
 void Ledger::set_disk_header(uint64_t inode, const ImageHeader& header) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (const auto found = disks_.find(inode); found != disks_.end()) found->second.header = header;
 }
 
 void Ledger::tick(double seconds_since_last) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (const auto& account : accounts_) {
     if (account) account->growth.tick(account->used(), seconds_since_last);
   }

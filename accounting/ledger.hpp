@@ -16,11 +16,9 @@
 #pragma once
 
 #include <boost/container/small_vector.hpp>
-#include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -32,6 +30,7 @@
 #include "accounting/growth.hpp"
 #include "accounting/image_header.hpp"
 #include "accounting/limits.hpp"
+#include "accounting/mutex.hpp"
 
 namespace limaquota {
 
@@ -64,12 +63,14 @@ struct Change {
   Bytes disk_size{};  // of its file: the virtual size of a raw image
 };
 
+// What a reservation did not fit: the budget of an account, or what the host may spare.
+enum class RefusedBy : uint8_t { budget, host };
+
 // Why a reservation was not given.
 struct Refused {
   Bytes room;                     // what the line leaves now for one more claim (the tightest account's)
   bool others_in_flight = false;  // operations under way may still give something back: wait_for_change
-  bool slack_held = false;        // settling may give something back
-  bool by_host = false;           // the host's reserve, not the budget
+  RefusedBy by = RefusedBy::budget;
 };
 
 class Ledger;
@@ -94,6 +95,12 @@ class Reservation {
   friend class Ledger;
   Ledger* ledger_ = nullptr;
   Claims claims_;
+};
+
+// What came of asking for a reservation.
+struct Reserved {
+  std::optional<Reservation> given;
+  Refused refused;  // where nothing was given
 };
 
 // A disk file as the figures show it; kept by the ledger so that snapshots are consistent.
@@ -123,7 +130,9 @@ class Ledger {
   // Takes an account away that no inode is charged to any more. Its name may then be opened anew.
   void close(AccountId account);
 
-  void set_limits(AccountId account, const Limits& limits, bool from_file);
+  // Where the limits of an account are said: in a file of its own, or in the one for all that have none.
+  enum class LimitsFrom : uint8_t { own_file, default_file };
+  void set_limits(AccountId account, const Limits& limits, LimitsFrom from);
   void set_damaged(AccountId account, bool damaged);
   void set_outside(AccountId account, bool outside);
   void set_virtual_fallback(AccountId account,
@@ -138,13 +147,12 @@ class Ledger {
   // --- reservations ---
   HostSample before_host_sample() const;  // then read the host's free bytes into `free`
   // Sets all claims aside or none.
-  std::optional<Reservation> reserve(const Claims& claims, Line line, const HostSample& host,
-                                     Refused* refusal);
+  Reserved reserve(const Claims& claims, Line line, const HostSample& host);
   // Blocks until any reservation ends or slack is given back, at most `milliseconds`.
   void wait_for_change(unsigned milliseconds);
   // Changes that need no reservation: frees, and figures seen at settling.
   void apply(const Change* changes, size_t count);
-  void note_refusal(AccountId account, Bytes bytes, bool by_host);
+  void note_refusal(AccountId account, Bytes bytes, RefusedBy by);
   // Moves a charge (and slack) between accounts, whatever the limits say.
   void move(AccountId from, AccountId to, Bytes charge, Bytes slack);
 
@@ -179,31 +187,31 @@ class Ledger {
  private:
   friend class Reservation;
   struct Account;
-  Account& at(AccountId id);
-  const Account& at(AccountId id) const;
-  const Account& payer(const Account& account) const;
-  Account& payer(Account& account);
-  Bytes line_bytes(const Account& account, Line line) const;
-  Bytes host_room(const HostSample& host, Line line) const;
-  void give_back(const Claims& claims);
-  void apply_locked(const Change& change);
-  void drop_disk_locked(uint64_t inode);
-  AccountFigures figures_locked(const Account& account, Bytes host_free) const;
-  HostFigures host_locked(Bytes host_free) const;
-  void changed();
+  Account& at(AccountId id) REQUIRES(mutex_);
+  const Account& at(AccountId id) const REQUIRES(mutex_);
+  const Account& payer(const Account& account) const REQUIRES(mutex_);
+  Account& payer(Account& account) REQUIRES(mutex_);
+  Bytes line_bytes(const Account& account, Line line) const REQUIRES(mutex_);
+  Bytes host_room(const HostSample& host, Line line) const REQUIRES(mutex_);
+  void give_back(const Claims& claims) REQUIRES(mutex_);
+  void apply_locked(const Change& change) REQUIRES(mutex_);
+  void drop_disk_locked(uint64_t inode) REQUIRES(mutex_);
+  AccountFigures figures_locked(const Account& account, Bytes host_free) const REQUIRES(mutex_);
+  HostFigures host_locked(Bytes host_free) const REQUIRES(mutex_);
+  void changed() REQUIRES(mutex_);
 
-  mutable std::mutex mutex_;
-  std::condition_variable condition_;
-  // All below guarded by mutex_.
-  std::vector<std::unique_ptr<Account>> accounts_;  // by id; closed ones too: they have no name in by_name_
-  std::map<std::string, AccountId, std::less<>> by_name_;
-  std::unordered_map<uint64_t, DiskRecord> disks_;
-  Bytes host_reserve_ = default_host_reserve;
-  Bytes outstanding_;       // in flight + slack, over all accounts
-  uint64_t allocated_ = 0;  // bytes ever charged: see HostSample
-  int64_t now_ = 0;
-  uint64_t changes_ = 0;
-  unsigned waiters_ = 0;
+  mutable Mutex mutex_;
+  Condition condition_;
+  // By id; closed ones too: they have no name in by_name_.
+  std::vector<std::unique_ptr<Account>> accounts_ GUARDED_BY(mutex_);
+  std::map<std::string, AccountId, std::less<>> by_name_ GUARDED_BY(mutex_);
+  std::unordered_map<uint64_t, DiskRecord> disks_ GUARDED_BY(mutex_);
+  Bytes host_reserve_ GUARDED_BY(mutex_) = default_host_reserve;
+  Bytes outstanding_ GUARDED_BY(mutex_);       // in flight + slack, over all accounts
+  uint64_t allocated_ GUARDED_BY(mutex_) = 0;  // bytes ever charged: see HostSample
+  int64_t now_ GUARDED_BY(mutex_) = 0;
+  uint64_t changes_ GUARDED_BY(mutex_) = 0;
+  unsigned waiters_ GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace limaquota

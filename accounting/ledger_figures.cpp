@@ -4,6 +4,7 @@
 
 #include "accounting/layout.hpp"
 #include "accounting/ledger_account.hpp"
+#include "accounting/mutex.hpp"
 
 namespace limaquota {
 namespace {
@@ -39,7 +40,7 @@ AccountFigures Ledger::figures_locked(const Account& account, Bytes host_free) c
   if (f.growth_per_second > 0 && !f.writable.is_unlimited()) {
     f.seconds_to_full = f.writable.count() / f.growth_per_second;
   }
-  const auto add_disks = [&](const Account& owner) {
+  const auto add_disks = [&](const Account& owner) REQUIRES(mutex_) {
     for (const uint64_t inode : owner.disks) {
       const DiskRecord& disk = disks_.at(inode);
       f.disks.push_back({&owner == &account ? disk.name : owner.name + "/" + disk.name,
@@ -102,10 +103,10 @@ HostFigures Ledger::host_locked(Bytes host_free) const {
 }
 
 Snapshot Ledger::snapshot(Bytes host_free) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Snapshot snapshot;
   snapshot.host = host_locked(host_free);
-  const auto add = [&](auto&& wanted) {
+  const auto add = [&](auto&& wanted) REQUIRES(mutex_) {
     for (const auto& [name, id] : by_name_) {
       if (wanted(name)) snapshot.accounts.push_back(figures_locked(at(id), host_free));
     }
@@ -117,19 +118,19 @@ Snapshot Ledger::snapshot(Bytes host_free) const {
 }
 
 std::optional<AccountFigures> Ledger::figures(std::string_view name, Bytes host_free) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = by_name_.find(name);
   if (found == by_name_.end()) return std::nullopt;
   return figures_locked(at(found->second), host_free);
 }
 
 HostFigures Ledger::host_figures(Bytes host_free) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return host_locked(host_free);
 }
 
 Ledger::Room Ledger::room(AccountId account, Bytes host_free) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const Account& pays = payer(at(account));
   const Bytes line = line_bytes(pays, Line::disk);
   const Bytes budget = line.is_unlimited() ? line : minus_or_zero(line, pays.used() + pays.reserved());
@@ -138,14 +139,14 @@ Ledger::Room Ledger::room(AccountId account, Bytes host_free) const {
 }
 
 std::optional<Ledger::Memory> Ledger::memory(AccountId account) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (account >= accounts_.size() || !accounts_[account]) return std::nullopt;
   const Account& of = *accounts_[account];
   return Memory{of.peak, of.refused_writes, of.refused_bytes, of.pressed_budget, of.pressed_host};
 }
 
 void Ledger::remember(AccountId account, const Memory& memory) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Account& of = at(account);
   of.peak = std::max(of.peak, memory.peak);
   of.refused_writes += memory.refused_writes;
@@ -155,7 +156,7 @@ void Ledger::remember(AccountId account, const Memory& memory) {
 }
 
 size_t Ledger::ids() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return accounts_.size();
 }
 

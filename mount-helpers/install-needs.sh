@@ -24,7 +24,7 @@ packages_of() {
       echo libbenchmark-dev ccache
       ;;
     guest) echo debootstrap debian-archive-keyring dpkg xz-utils zstd e2fsprogs qemu-system-x86 qemu-utils python3 fuse3 util-linux ;;
-    lint) echo clang-format clang-tidy ;;
+    lint) echo clang clang-format clang-tidy ;;
     *)
       echo "install-needs.sh: no group '$1' (build, package, demo, unit, tests, bench, kernel, guest, lint)" >&2
       return 1

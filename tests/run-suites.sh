@@ -106,12 +106,14 @@ if [ "$preset" = debug ]; then
 fi
 
 # What the tests do more of at night: random operations for each filesystem and owner, workers killed in each test that does
-# so, seconds of mixed load, cuts of the power.
-case $nightly in
-  yes) more='30000 100 1000 600 40' ;;
-  long) more='200000 1000 5000 3600 200' ;;
+# so, rounds of a takeover, seconds of mixed load, cuts of the power. With a sanitizer only in the long run: there each path
+# is to be gone, not often.
+more=''
+case "$nightly $preset" in
+  yes\ release) more='20000 30 500 300 40' ;;
+  long*) more='200000 1000 5000 3600 200' ;;
 esac
-if [ "$nightly" != no ]; then
+if [ -n "$more" ]; then
   read -r operations kills rounds soak cuts <<<"$more"
   export LIMAQUOTA_RANDOM_OPERATIONS=${LIMAQUOTA_RANDOM_OPERATIONS:-$operations} LIMAQUOTA_KILLS=${LIMAQUOTA_KILLS:-$kills}
   export LIMAQUOTA_TAKEOVER_ROUNDS=${LIMAQUOTA_TAKEOVER_ROUNDS:-$rounds}
@@ -127,16 +129,16 @@ cp -r "$here/harness" "$here/vm" "$here/commands" "$here/install" "$bin/source/t
 if [ -f "$shared/checks/lima_ops.py" ]; then install -m 755 "$shared/checks/lima_ops.py" "$bin"; fi
 export LIMAQUOTA_BINARY=$bin/limaquota LIMAQUOTA_LIMA_OPS=$bin/lima_ops.py
 
-# lane NAME FILESYSTEMS ONLY CUT COMMAND...: one run of GoogleTests in the background, on filesystems of its own. ONLY and
-# CUT as run_gtest has them. Each line of what it prints begins with the first word of NAME.
+# lane NAME FILESYSTEMS AT_NIGHT ONLY CUT COMMAND...: one run of GoogleTests in the background, on filesystems of its own,
+# and at night on more. ONLY and CUT as run_gtest has them. Each line of what it prints begins with the first word of NAME.
 lane() {
   local name=$1 backings=$work/b${1:0:1}  # short: a socket path has 108 bytes
   {
     export LIMAQUOTA_TEST_DIR=$backings LIMAQUOTA_FILESYSTEMS=$2
-    if [ "$nightly" != no ]; then LIMAQUOTA_FILESYSTEMS=$all; fi
+    if [ "$nightly" != no ]; then LIMAQUOTA_FILESYSTEMS=$3; fi
     mkdir -p "$backings"
     if "$bin/mount_tests" --prepare "$backings"; then
-      run_gtest "$name" "$3" "$4" "${@:5}"
+      run_gtest "$name" "$4" "$5" "${@:6}"
     else
       echo "0 1 0" >>"$work/counts"
     fi
@@ -145,7 +147,7 @@ lane() {
 
 # What a lane of the check leaves out another lane of it has: each filesystem has one owner's lane, each sanitizer two of
 # the filesystems, the way of a request over io_uring the suites that go it, and not what lies behind. The nightly run has
-# all of it everywhere.
+# all of it: without a sanitizer everything everywhere, with one each suite on each filesystem by one of the owners.
 all='tmpfs ext4 ext4_1k xfs btrfs'
 # What Lima, ssh and QEMU do, as one program that takes a while: once for each owner.
 lima_on() { echo "LimaOpsTest.*/($(tr ' ' '|' <<<"$1"))"; }
@@ -154,28 +156,28 @@ uring='RandomOps|LimaOps|LimaFiles|LimaHandles|ShortWrite|Usage|Soak|FewDescript
 killed='Kill|SlowTakeover'
 case $preset in
   release)
-    lane "root" "ext4 xfs" "" "$(lima_on xfs)" "$bin/mount_tests"
-    lane "user" "tmpfs ext4_1k btrfs" "" "$(lima_on 'tmpfs ext4_1k')" "${as_nobody[@]}" "$bin/mount_tests"
+    lane "root" "ext4 xfs" "$all" "" "$(lima_on xfs)" "$bin/mount_tests"
+    lane "user" "tmpfs ext4_1k btrfs" "$all" "" "$(lima_on 'tmpfs ext4_1k')" "${as_nobody[@]}" "$bin/mount_tests"
     if [ "$(cat /sys/module/fuse/parameters/enable_uring 2>/dev/null)" = Y ]; then
-      lane "io_uring, by an ordinary user" "ext4" "$uring" "" \
+      lane "io_uring, by an ordinary user" "ext4" "$all" "$uring" "" \
         "${as_nobody[@]}" LIMAQUOTA_MOUNT_OPTIONS=io_uring "$bin/mount_tests"
     else
       echo "skipped: over io_uring: the kernel does not offer it (/sys/module/fuse/parameters/enable_uring)"
       echo "0 0 1" >>"$work/counts"
     fi
-    lane "faults" "ext4 xfs" "" "($killed).*/xfs" "$bin/fault_tests"
+    lane "faults" "ext4 xfs" "$all" "" "($killed).*/xfs" "$bin/fault_tests"
     # What the daemon may do to its files, root may always.
-    lane "kills, by an ordinary user" "ext4" "$killed" "" "${as_nobody[@]}" "$bin/fault_tests"
+    lane "kills, by an ordinary user" "ext4" "$all" "$killed" "" "${as_nobody[@]}" "$bin/fault_tests"
     ;;
   asan)
-    lane "root" "xfs" "" "" "$bin/mount_tests"
-    lane "user" "btrfs" "" "LimaOpsTest" "${as_nobody[@]}" "$bin/mount_tests"
-    lane "faults" "ext4" "" "" "$bin/fault_tests"
+    lane "root" "xfs" "ext4 xfs" "" "" "$bin/mount_tests"
+    lane "user" "btrfs" "tmpfs ext4_1k btrfs" "" "LimaOpsTest" "${as_nobody[@]}" "$bin/mount_tests"
+    lane "faults" "ext4" "$all" "" "" "$bin/fault_tests"
     ;;
   tsan)
-    lane "root" "ext4" "" "LimaOpsTest" "$bin/mount_tests"
-    lane "user" "tmpfs" "" "LimaOpsTest" "${as_nobody[@]}" "$bin/mount_tests"
-    lane "kills, by an ordinary user" "ext4" "$killed" "" "${as_nobody[@]}" "$bin/fault_tests"
+    lane "root" "ext4" "ext4 xfs" "" "LimaOpsTest" "$bin/mount_tests"
+    lane "user" "tmpfs" "tmpfs ext4_1k btrfs" "" "LimaOpsTest" "${as_nobody[@]}" "$bin/mount_tests"
+    lane "kills, by an ordinary user" "ext4" "$all" "$killed" "" "${as_nobody[@]}" "$bin/fault_tests"
     ;;
 esac
 # Where a wrong access shows; with the time that the others leave. Other inputs every night.

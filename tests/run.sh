@@ -12,7 +12,7 @@ Installs what is missing, builds, runs the tests, and ends with a line
 The exit status is 0 when none failed.
 
   --preset NAME   build and test this preset: release (the default), debug, asan or tsan; may be repeated
-  --check         what a change has to pass: release, asan, tsan, clang-format, clang-tidy on what changed, Debian 13
+  --check         what a change has to pass: release, asan, tsan, clang-format, clang-tidy on what changed, the locks, Debian 13
   --nightly       all of that and debug, each suite on every filesystem, as root and as an ordinary user, longer, and
                   Debian unstable: up to two hours and a half
   --nightly=long  the same with a million random operations, an hour of mixed load, 1,000 kills of the worker in each test
@@ -140,6 +140,7 @@ compute() {
   done
   if [ "$lint" = yes ]; then
     check "the walls between the wings" tests/lint.sh walls
+    check "the locks" tests/lint.sh locks
     check clang-format tests/lint.sh format
     check clang-tidy tests/lint.sh tidy
   fi

@@ -259,7 +259,7 @@ int take_over_home(int notes) { return take_over_home(notes, real_system()); }
 int take_over_home(int notes, const Seams& seams) {
   Notes* known = Notes::map(notes, Notes::Purpose::going_on);
   if (known == nullptr) return fail("these notes are not of this version");
-  (void)set_close_on_exec(true);
+  (void)set_on_exec(OnExec::are_closed);
   const Mounted mounted(known->mounted.read());
   if (!mounted.options.foreground) log_to_syslog();
   Starter starter{Fd()};

@@ -131,9 +131,9 @@ bool is_trusted(int binary) {
 
 }  // namespace
 
-Result<void> set_close_on_exec(bool close) {
+Result<void> set_on_exec(OnExec descriptors) {
   constexpr int first = 3;
-  if (close) {
+  if (descriptors == OnExec::are_closed) {
     ::close_range(first, ~0U, CLOSE_RANGE_CLOEXEC);
     return {};
   }
@@ -174,7 +174,7 @@ std::optional<Fd> binary_of(pid_t asker, const Notes& notes) {
 }
 
 void become(int binary, const Notes& notes) {
-  if (const auto kept = set_close_on_exec(false); kept) {
+  if (const auto kept = set_on_exec(OnExec::stay_open); kept) {
     ::fcntl(binary, F_SETFD, FD_CLOEXEC);
     execute(binary,
             {"limaquota", take_over_command, std::to_string(notes.descriptor), notes.mounted.read().front()});
@@ -182,7 +182,7 @@ void become(int binary, const Notes& notes) {
   } else {
     log_error("cannot see what is open for another binary: {}", std::strerror(kept.error().value));
   }
-  (void)set_close_on_exec(true);
+  (void)set_on_exec(OnExec::are_closed);
 }
 
 int try_notes(int notes) {

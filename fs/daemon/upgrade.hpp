@@ -31,8 +31,9 @@ std::optional<Fd> binary_of(pid_t asker, const Notes& notes);
 // This process becomes that binary. Returns only where it cannot.
 void become(int binary, const Notes& notes);
 
-// Of all descriptors but the standard streams: whether the programs that are executed do without them.
-Result<void> set_close_on_exec(bool close);
+// What becomes of all descriptors but the standard streams in a program that is executed.
+enum class OnExec : uint8_t { stay_open, are_closed };
+Result<void> set_on_exec(OnExec descriptors);
 
 // --- in the binary that is to take over ---
 // Where `notes` can be taken over: prints what binary_of wants to read. The exit status.

@@ -1,13 +1,14 @@
 #include "fs/handover/account_notes.hpp"
 
 #include <cstring>
-#include <mutex>
+
+#include "accounting/mutex.hpp"
 
 namespace limaquota {
 
 uint32_t AccountNotes::number_of(std::string_view name) {
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
+  static Mutex mutex;
+  const MutexLock lock(mutex);
   const uint32_t count = count_;
   if (name.size() >= longest_name) return 0;
   for (uint32_t i = 0; i < count; ++i) {

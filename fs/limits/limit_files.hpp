@@ -5,10 +5,10 @@
 #include <sys/stat.h>
 
 #include <functional>
-#include <mutex>
 #include <string>
 #include <string_view>
 
+#include "accounting/mutex.hpp"
 #include "accounting/result.hpp"
 #include "fs/backing/backing.hpp"
 
@@ -16,12 +16,12 @@ namespace limaquota {
 
 // A limit file is named as the account it limits: "<vm>", "_disks/<name>", "_shared"; or "_default" (for VMs
 // without a file) or "_host". Thread safety: reading is safe from any thread; what changes files is done
-// under `mutex()`, which is held over the system calls that make it durable.
+// under `mutex`, which is held over the system calls that make it durable.
 class LimitFiles {
  public:
   explicit LimitFiles(const Backing& backing) : backing_(backing) {}
 
-  std::mutex& mutex() { return mutex_; }
+  Mutex mutex;
 
   // Calls `take` with each file that is there, and its text or why it cannot be read. What a crash left of
   // one that was being written is taken away.
@@ -32,14 +32,14 @@ class LimitFiles {
     Result<void> durable;   // no error: it is
     bool in_place = false;  // the file holds the new text, whatever came after
   };
-  Written write(std::string_view name, std::string_view text);
-  Result<void> remove(std::string_view name);
+  Written write(std::string_view name, std::string_view text) REQUIRES(mutex);
+  Result<void> remove(std::string_view name) REQUIRES(mutex);
   // False where it is there still.
-  bool is_removed(std::string_view name);
+  bool is_removed(std::string_view name) REQUIRES(mutex);
   // The file gets a second name; nothing where that cannot be.
-  void add_name(std::string_view name, std::string_view second);
+  void add_name(std::string_view name, std::string_view second) REQUIRES(mutex);
   // The file gets another name. False where it has not that name alone.
-  bool rename(std::string_view from, std::string_view to);
+  bool rename(std::string_view from, std::string_view to) REQUIRES(mutex);
   // Whether two names are those of one file.
   bool is_one_file(std::string_view a, std::string_view b) const;
   // How many names the file has; 0: there is none.
@@ -57,7 +57,6 @@ class LimitFiles {
   Result<void> read_directory(int dir, const std::string& prefix, const Take& take) const;
 
   const Backing& backing_;
-  std::mutex mutex_;
 };
 
 }  // namespace limaquota

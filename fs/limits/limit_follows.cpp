@@ -3,29 +3,29 @@
 #include <fcntl.h>
 
 #include <algorithm>
-#include <mutex>
 
 #include "accounting/escape.hpp"
+#include "accounting/mutex.hpp"
 #include "fs/system/log.hpp"
 
 namespace limaquota {
 
 void LimitFollows::prepare(std::string_view from, std::string_view to) {
-  const std::lock_guard lock(files_.mutex());
-  if (unsaved_.empty()) files_.add_name(from, to);
+  const MutexLock lock(store_.files.mutex);
+  if (unsaved_.empty()) store_.files.add_name(from, to);
 }
 
 void LimitFollows::stay(std::string_view from, std::string_view to) {
-  const std::lock_guard lock(files_.mutex());
+  const MutexLock lock(store_.files.mutex);
   if (!store_.forget_twin(to, from)) return;
-  if (files_.is_one_file(from, to) && !files_.is_removed(to)) unsaved_.emplace(to);
+  if (store_.files.is_one_file(from, to) && !store_.files.is_removed(to)) unsaved_.emplace(to);
 }
 
 void LimitFollows::follow(std::string_view from, std::string_view to) {
   {
-    const std::lock_guard lock(files_.mutex());
+    const MutexLock lock(store_.files.mutex);
     if (!store_.take_along(from, to)) return;
-    if (!unsaved_.empty() || !files_.rename(from, to)) {
+    if (!unsaved_.empty() || !store_.files.rename(from, to)) {
       unsaved_.emplace(from);
       unsaved_.emplace(to);
       save_unsaved();
@@ -39,15 +39,15 @@ void LimitFollows::follow(std::string_view from, std::string_view to) {
 }
 
 void LimitFollows::save_unsaved() {
-  std::erase_if(unsaved_, [this](const std::string& name) {
+  std::erase_if(unsaved_, [this](const std::string& name) REQUIRES(store_.files.mutex) {
     const auto text = store_.text(name);
-    return text ? files_.write(name, *text).in_place : files_.is_removed(name);
+    return text ? store_.files.write(name, *text).in_place : store_.files.is_removed(name);
   });
 }
 
 void LimitFollows::save() {
   {
-    const std::lock_guard lock(files_.mutex());
+    const MutexLock lock(store_.files.mutex);
     if (unsaved_.empty()) return;
     save_unsaved();
   }
@@ -59,14 +59,14 @@ bool LimitFollows::stands(const std::string& account) const {
 }
 
 void LimitFollows::end_renames() {
-  const std::lock_guard lock(files_.mutex());
+  const MutexLock lock(store_.files.mutex);
   const std::vector<std::string> all = store_.names();
   for (const std::string& name : all) {
-    if (stands(name) || files_.names_of(name) < 2) continue;
+    if (stands(name) || store_.files.names_of(name) < 2) continue;
     const bool renamed = std::any_of(all.begin(), all.end(), [&](const std::string& other) {
-      return other != name && stands(other) && files_.is_one_file(name, other);
+      return other != name && stands(other) && store_.files.is_one_file(name, other);
     });
-    if (renamed && files_.is_removed(name)) store_.forget(name);
+    if (renamed && store_.files.is_removed(name)) store_.forget(name);
   }
 }
 

@@ -9,7 +9,6 @@
 #include <string_view>
 
 #include "fs/backing/backing.hpp"
-#include "fs/limits/limit_files.hpp"
 #include "fs/limits/limit_store.hpp"
 
 namespace limaquota {
@@ -17,8 +16,7 @@ namespace limaquota {
 // Thread safety: all functions may be called from any thread.
 class LimitFollows {
  public:
-  LimitFollows(const Backing& backing, LimitFiles& files, LimitStore& store)
-      : backing_(backing), files_(files), store_(store) {}
+  LimitFollows(const Backing& backing, LimitStore& store) : backing_(backing), store_(store) {}
 
   // Before an account is renamed, and its limit is to follow: its file is there under both names until then.
   void prepare(std::string_view from, std::string_view to);
@@ -36,12 +34,11 @@ class LimitFollows {
 
  private:
   bool stands(const std::string& account) const;
-  void save_unsaved();
+  void save_unsaved() REQUIRES(store_.files.mutex);
 
   const Backing& backing_;
-  LimitFiles& files_;
   LimitStore& store_;
-  std::set<std::string, std::less<>> unsaved_;  // guarded by the files' mutex: not what the store says
+  std::set<std::string, std::less<>> unsaved_ GUARDED_BY(store_.files.mutex);  // not what the store says
 };
 
 }  // namespace limaquota

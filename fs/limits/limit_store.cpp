@@ -5,6 +5,7 @@
 
 #include "accounting/escape.hpp"
 #include "accounting/layout.hpp"
+#include "accounting/mutex.hpp"
 #include "fs/system/log.hpp"
 
 namespace limaquota {
@@ -24,7 +25,7 @@ Parsed<LimitStore::Entry> LimitStore::parse(std::string_view name, std::string_v
   }
   Limits current;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (const auto found = entries_.find(name); found != entries_.end()) current = found->second.limits;
   }
   const auto limits = parse_limits(text, current);
@@ -41,7 +42,7 @@ void LimitStore::take_loaded(const std::string& name, const Result<std::string>&
   if (text) {
     auto parsed = parse(name, *text);
     if (auto* entry = std::get_if<Entry>(&parsed)) {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       entries_[name] = std::move(*entry);
       return;
     }
@@ -49,7 +50,7 @@ void LimitStore::take_loaded(const std::string& name, const Result<std::string>&
   }
   log_warning("limit file .quota/{} is damaged ({}): the default holds until it is written anew",
               escape_name(name), why);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Entry& entry = entries_[name];
   entry.damaged = true;
   entry.host_reserve = default_host_reserve;
@@ -57,7 +58,7 @@ void LimitStore::take_loaded(const std::string& name, const Result<std::string>&
 }
 
 Result<void> LimitStore::load() {
-  const auto read = files_.read_all(
+  const auto read = files.read_all(
       [this](const std::string& name, const Result<std::string>& text) { take_loaded(name, text); });
   if (read) put_in_force(host_name);
   return read;
@@ -66,19 +67,19 @@ Result<void> LimitStore::load() {
 bool LimitStore::is_limit(std::string_view name) const {
   if (name == host_name || name == default_name || name == shared_account) return true;
   if (ledger_.find(name)) return true;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return entries_.contains(name);
 }
 
 std::optional<std::string> LimitStore::text(std::string_view name) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = entries_.find(name);
   if (found == entries_.end()) return std::nullopt;
   return found->second.text;
 }
 
 std::vector<std::string> LimitStore::names() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<std::string> names;
   for (const auto& [name, entry] : entries_) names.push_back(name);
   return names;
@@ -94,7 +95,7 @@ std::optional<ParseError> LimitStore::check(std::string_view name, std::string_v
 std::optional<Reservation> LimitStore::reserve_for(std::string_view text) {
   const Claims claims{{ledger_.open(shared_account), backing_.metadata(text.size())}};
   const auto reserve = [&] {
-    return ledger_.reserve(claims, Line::exempt, backing_.host_sample(ledger_), nullptr);
+    return ledger_.reserve(claims, Line::exempt, backing_.host_sample(ledger_)).given;
   };
   auto reservation = reserve();
   return !reservation && backing_.sync_host(ledger_) ? reserve() : std::move(reservation);
@@ -109,11 +110,11 @@ Result<void> LimitStore::put_locked(std::string_view name, std::string_view text
   Entry& entry = std::get<Entry>(parsed);
   const auto reservation = reserve_for(entry.text);  // until it is written
   if (!reservation) return Errno{ENOSPC};
-  const auto written = files_.write(name, entry.text);
+  const auto written = files.write(name, entry.text);
   // What is in force is what the file says, even where its durability could not be had.
   if (!written.in_place) return written.durable;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     entries_[std::string(name)] = std::move(entry);
   }
   put_in_force(name);
@@ -123,7 +124,7 @@ Result<void> LimitStore::put_locked(std::string_view name, std::string_view text
 Result<void> LimitStore::put(std::string_view name, std::string_view text) {
   Result<void> result;
   {
-    const std::lock_guard lock(files_.mutex());
+    const MutexLock lock(files.mutex);
     result = put_locked(name, text);
   }
   if (on_files_changed) on_files_changed();
@@ -132,8 +133,8 @@ Result<void> LimitStore::put(std::string_view name, std::string_view text) {
 
 Result<void> LimitStore::remove(std::string_view name) {
   {
-    const std::lock_guard lock(files_.mutex());
-    if (const auto removed = files_.remove(name); !removed) return removed;
+    const MutexLock lock(files.mutex);
+    if (const auto removed = files.remove(name); !removed) return removed;
     forget(name);
     put_in_force(name);
   }
@@ -143,9 +144,9 @@ Result<void> LimitStore::remove(std::string_view name) {
 
 Result<void> LimitStore::remove_soon(std::string_view name) {
   {
-    const std::lock_guard lock(files_.mutex());
-    if (const auto removed = files_.remove(name); !removed) return removed;
-    const std::lock_guard texts(mutex_);
+    const MutexLock lock(files.mutex);
+    if (const auto removed = files.remove(name); !removed) return removed;
+    const MutexLock texts(mutex_);
     if (const auto found = entries_.find(name); found != entries_.end()) entries_.erase(found);
     ending_[std::string(name)] = std::chrono::steady_clock::now() + editor_patience;
   }
@@ -154,13 +155,13 @@ Result<void> LimitStore::remove_soon(std::string_view name) {
 }
 
 void LimitStore::forget(std::string_view name) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (const auto found = entries_.find(name); found != entries_.end()) entries_.erase(found);
 }
 
 bool LimitStore::forget_twin(std::string_view name, std::string_view twin) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto own = entries_.find(name);
     const auto other = entries_.find(twin);
     if (own != entries_.end() && (other == entries_.end() || other->second.text != own->second.text))
@@ -173,7 +174,7 @@ bool LimitStore::forget_twin(std::string_view name, std::string_view twin) {
 
 bool LimitStore::take_along(std::string_view from, std::string_view to) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto source = entries_.find(from);
     const auto target = entries_.find(to);
     if (source == entries_.end()) return false;
@@ -187,7 +188,7 @@ bool LimitStore::take_along(std::string_view from, std::string_view to) {
 }
 
 LimitStore::InForce LimitStore::in_force_for(std::string_view account) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   InForce now;
   if (is_vm_name(account)) {
     if (const auto found = entries_.find(default_name); found != entries_.end()) {
@@ -197,7 +198,7 @@ LimitStore::InForce LimitStore::in_force_for(std::string_view account) const {
   }
   const auto found = entries_.find(account);
   if (found == entries_.end()) return now;
-  now.from_file = true;
+  now.from = Ledger::LimitsFrom::own_file;
   now.damaged = found->second.damaged;
   if (!now.damaged) now.limits = found->second.limits;
   return now;
@@ -207,7 +208,7 @@ void LimitStore::apply(std::string_view account) {
   const auto id = ledger_.find(account);
   if (!id) return;
   const InForce now = in_force_for(account);
-  ledger_.set_limits(*id, now.limits, now.from_file);
+  ledger_.set_limits(*id, now.limits, now.from);
   ledger_.set_damaged(*id, now.damaged);
 }
 
@@ -215,7 +216,7 @@ void LimitStore::put_in_force(std::string_view name) {
   if (name == host_name) {
     Bytes reserve = default_host_reserve;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (const auto found = entries_.find(host_name); found != entries_.end())
         reserve = found->second.host_reserve;
     }
@@ -230,7 +231,7 @@ void LimitStore::put_in_force(std::string_view name) {
 void LimitStore::end_loan(const std::string& name, int64_t now) {
   Limits limits;
   {
-    const std::lock_guard texts(mutex_);
+    const MutexLock texts(mutex_);
     const auto found = entries_.find(name);
     if (found == entries_.end() || !found->second.limits.loan || found->second.limits.loan->until > now)
       return;
@@ -240,7 +241,7 @@ void LimitStore::end_loan(const std::string& name, int64_t now) {
     found->second.text = limits_text(limits);
   }
   put_in_force(name);
-  if (!files_.write(name, limits_text(limits)).durable) {
+  if (!files.write(name, limits_text(limits)).durable) {
     log_warning("the loan of {} is over, but its limit file cannot be written", escape_name(name));
   }
 }
@@ -249,7 +250,7 @@ void LimitStore::tick(int64_t now) {
   std::vector<std::string> ended;
   std::vector<std::string> removed;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const auto& [name, when] : ending_) {
       if (when <= std::chrono::steady_clock::now()) removed.push_back(name);
     }
@@ -261,7 +262,7 @@ void LimitStore::tick(int64_t now) {
   for (const std::string& name : removed) put_in_force(name);
   if (ended.empty()) return;
   {
-    const std::lock_guard lock(files_.mutex());
+    const MutexLock lock(files.mutex);
     for (const std::string& name : ended) end_loan(name, now);
   }
   if (on_files_changed) on_files_changed();

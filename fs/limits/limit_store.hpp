@@ -4,7 +4,6 @@
 #include <chrono>
 #include <functional>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +11,7 @@
 
 #include "accounting/ledger.hpp"
 #include "accounting/limits.hpp"
+#include "accounting/mutex.hpp"
 #include "fs/backing/backing.hpp"
 #include "fs/limits/limit_files.hpp"
 
@@ -22,8 +22,10 @@ namespace limaquota {
 // disk.
 class LimitStore {
  public:
-  LimitStore(const Backing& backing, Ledger& ledger, LimitFiles& files)
-      : backing_(backing), ledger_(ledger), files_(files) {}
+  LimitStore(const Backing& backing, Ledger& ledger, LimitFiles& limit_files)
+      : files(limit_files), backing_(backing), ledger_(ledger) {}
+
+  LimitFiles& files;
 
   // Reads everything that is there. What cannot be parsed is reported, kept, and the default put in force.
   Result<void> load();
@@ -43,13 +45,13 @@ class LimitStore {
   // writes it anew must not leave a VM without a limit between.
   Result<void> remove_soon(std::string_view name);
 
-  // --- for an account that is renamed (fs/limits/limit_follows.hpp); the caller holds the files' mutex ---
+  // --- for an account that is renamed (fs/limits/limit_follows.hpp) ---
   // The text of `from` becomes that of `to`, in force at once. False where `from` has none, or where another
   // was set for `to` meanwhile; one with the same text is what was prepared before a crash.
-  bool take_along(std::string_view from, std::string_view to);
+  bool take_along(std::string_view from, std::string_view to) REQUIRES(files.mutex);
   // The text of `name`, which is that of the file `twin` or of none, is forgotten. False where it is another.
-  bool forget_twin(std::string_view name, std::string_view twin);
-  void forget(std::string_view name);
+  bool forget_twin(std::string_view name, std::string_view twin) REQUIRES(files.mutex);
+  void forget(std::string_view name) REQUIRES(files.mutex);
 
   // Puts the limits of an account in force: its own file, else the default.
   void apply(std::string_view account);
@@ -68,25 +70,23 @@ class LimitStore {
   // What holds for an account, and where from.
   struct InForce {
     Limits limits;
-    bool from_file = false;
+    Ledger::LimitsFrom from = Ledger::LimitsFrom::default_file;
     bool damaged = false;
   };
   Parsed<Entry> parse(std::string_view name, std::string_view text) const;
   void take_loaded(const std::string& name, const Result<std::string>& text);
   InForce in_force_for(std::string_view account) const;
   void put_in_force(std::string_view name);
-  Result<void> put_locked(std::string_view name, std::string_view text);
+  Result<void> put_locked(std::string_view name, std::string_view text) REQUIRES(files.mutex);
   std::optional<Reservation> reserve_for(std::string_view text);
-  void end_loan(const std::string& name, int64_t now);
+  void end_loan(const std::string& name, int64_t now) REQUIRES(files.mutex);
 
   const Backing& backing_;
   Ledger& ledger_;
-  LimitFiles& files_;
-  mutable std::mutex mutex_;
-  // guarded by mutex_
-  std::map<std::string, Entry, std::less<>> entries_;
+  mutable Mutex mutex_;
+  std::map<std::string, Entry, std::less<>> entries_ GUARDED_BY(mutex_);
   // Removed files whose limits end then.
-  std::map<std::string, std::chrono::steady_clock::time_point, std::less<>> ending_;
+  std::map<std::string, std::chrono::steady_clock::time_point, std::less<>> ending_ GUARDED_BY(mutex_);
 };
 
 }  // namespace limaquota

@@ -11,7 +11,8 @@ constexpr unsigned wait_step_ms = 5;
 }  // namespace
 
 bool Admission::wait_for_others(const Refused& refusal, Tried& tried) {
-  if (refusal.by_host && !std::exchange(tried.host, true) && backing_.sync_host(ledger_)) return true;
+  if (refusal.by == RefusedBy::host && !std::exchange(tried.host, true) && backing_.sync_host(ledger_))
+    return true;
   if (!refusal.others_in_flight && !table_.some_dying()) return false;
   if (++tried.waits > most_waits) return false;
   ledger_.wait_for_change(wait_step_ms);
@@ -19,10 +20,10 @@ bool Admission::wait_for_others(const Refused& refusal, Tried& tried) {
 }
 
 bool Admission::settle_others(const AccountIds& accounts, const Refused& refusal) {
-  return refusal.by_host ? settling_.settle_all() : settling_.settle_accounts(accounts);
+  return refusal.by == RefusedBy::host ? settling_.settle_all() : settling_.settle_accounts(accounts);
 }
 
-bool Admission::make_room(Inode& inode, const Refused& refusal, Tried& tried, Lock& lock) {
+bool Admission::make_room(Inode& inode, const Refused& refusal, Tried& tried) {
   if (!std::exchange(tried.own, true)) {
     if (inode.unsettled > 0 || inode.is_unknown || late_.is_guessed(inode) ||
         backing_.rules().preallocates()) {
@@ -38,18 +39,16 @@ bool Admission::make_room(Inode& inode, const Refused& refusal, Tried& tried, Lo
     return true;
   }
   const auto accounts_now = inode.charge.accounts();
-  lock.unlock();
-  bool hope = wait_for_others(refusal, tried);
-  if (!hope && !std::exchange(tried.others, true)) hope = settle_others(accounts_now, refusal);
-  lock.lock();
-  return hope;
+  const MutexUnlock unlocked(inode.mutex);
+  if (wait_for_others(refusal, tried)) return true;
+  return !std::exchange(tried.others, true) && settle_others(accounts_now, refusal);
 }
 
-std::optional<Reservation> Admission::reserve(const Inode& inode, Bytes bytes, Line line, Refused& refusal) {
-  return ledger_.reserve(claims(inode, bytes), line, backing_.host_sample(ledger_), &refusal);
+Reserved Admission::reserve(const Inode& inode, Bytes bytes, Line line) {
+  return ledger_.reserve(claims(inode, bytes), line, backing_.host_sample(ledger_));
 }
 
-Result<Grant> Admission::admit(Inode& inode, int fd, ByteRange range, Lock& lock) {
+Result<Grant> Admission::admit(Inode& inode, int fd, ByteRange range) {
   const uint64_t whole = range.length;
   const Line line = line_of(inode);
   Tried tried;
@@ -59,17 +58,16 @@ Result<Grant> Admission::admit(Inode& inode, int fd, ByteRange range, Lock& lock
     const HostSample host = backing_.host_sample(ledger_);
     if (inode.unwritten == 0) {
       const Need far = needs_.far(inode, range);
-      if (auto granted = ledger_.reserve(claims(inode, far.bytes), line, host, nullptr)) {
-        return Grant{std::move(*granted), range.length, far};
-      }
+      if (auto reserved = ledger_.reserve(claims(inode, far.bytes), line, host); reserved.given)
+        return Grant{std::move(*reserved.given), range.length, far};
     }
     const auto exact = needs_.exact(inode, fd, range);
     if (!exact) return exact.error();
     if (exact->bytes == Bytes(0)) return Grant{Reservation(), range.length, *exact};
-    if (auto granted = ledger_.reserve(claims(inode, exact->bytes), line, host, &refusal)) {
-      return Grant{std::move(*granted), range.length, *exact};
-    }
-    if (range.length == whole && make_room(inode, refusal, tried, lock)) continue;
+    auto reserved = ledger_.reserve(claims(inode, exact->bytes), line, host);
+    if (reserved.given) return Grant{std::move(*reserved.given), range.length, *exact};
+    refusal = reserved.refused;
+    if (range.length == whole && make_room(inode, refusal, tried)) continue;
     const auto length = needs_.fitting(inode, fd, range, refusal.room);
     if (!length) return length.error();
     if (*length == 0) break;
@@ -79,32 +77,33 @@ Result<Grant> Admission::admit(Inode& inode, int fd, ByteRange range, Lock& lock
 }
 
 Errno Admission::refused(const Claims& claims, Bytes bytes, const Refused& refusal) {
-  for (const Claim& claim : claims) ledger_.note_refusal(claim.account, bytes, refusal.by_host);
+  for (const Claim& claim : claims) ledger_.note_refusal(claim.account, bytes, refusal.by);
   return errno_of(refusal);
 }
 
-std::optional<Reservation> Admission::reserve_patiently(const Claims& claims, Line line, Refused& refusal) {
+Reserved Admission::reserve_patiently(const Claims& claims, Line line) {
   Tried tried;
   for (;;) {
-    if (auto granted = ledger_.reserve(claims, line, backing_.host_sample(ledger_), &refusal)) return granted;
-    if (wait_for_others(refusal, tried)) continue;
-    if (std::exchange(tried.others, true)) return std::nullopt;
+    auto reserved = ledger_.reserve(claims, line, backing_.host_sample(ledger_));
+    if (reserved.given) return reserved;
+    if (wait_for_others(reserved.refused, tried)) continue;
+    if (std::exchange(tried.others, true)) return reserved;
     AccountIds accounts;
     for (const Claim& claim : claims) accounts.push_back(claim.account);
-    (void)settle_others(accounts, refusal);
+    (void)settle_others(accounts, reserved.refused);
   }
 }
 
 Result<Reservation> Admission::reserve(const Claims& claims, Line line) {
-  Refused refusal;
-  if (auto granted = reserve_patiently(claims, line, refusal)) return std::move(*granted);
-  return refused(claims, Bytes(0), refusal);
+  auto reserved = reserve_patiently(claims, line);
+  if (reserved.given) return std::move(*reserved.given);
+  return refused(claims, Bytes(0), reserved.refused);
 }
 
 Result<Reservation> Admission::reserve_if_possible(const Claims& claims, Line line) {
-  Refused refusal;
-  if (auto granted = reserve_patiently(claims, line, refusal)) return std::move(*granted);
-  return errno_of(refusal);
+  auto reserved = reserve_patiently(claims, line);
+  if (reserved.given) return std::move(*reserved.given);
+  return errno_of(reserved.refused);
 }
 
 }  // namespace limaquota

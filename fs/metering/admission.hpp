@@ -4,9 +4,9 @@
 #pragma once
 
 #include <cstdint>
-#include <mutex>
 
 #include "accounting/ledger.hpp"
+#include "accounting/mutex.hpp"
 #include "accounting/result.hpp"
 #include "fs/backing/backing.hpp"
 #include "fs/metering/inode.hpp"
@@ -37,19 +37,18 @@ class Admission {
         settling_(settling),
         refusal_(refusal) {}
 
-  // --- data; `lock` holds inode.mutex, and may be let go and taken again ---
-  using Lock = std::unique_lock<std::mutex>;
+  // --- data; the inode's mutex may be let go and taken again meanwhile ---
   // Of a write: all of it, or as much as fits.
-  Result<Grant> admit(Inode& inode, int fd, ByteRange range, Lock& lock);
+  Result<Grant> admit(Inode& inode, int fd, ByteRange range) REQUIRES(inode.mutex);
   // What was tried already to make room for one operation.
   struct Tried {
     unsigned waits = 0;
     bool own = false, others = false, map = false, host = false;
   };
   // One attempt to reserve, for an operation that reckons itself what it needs.
-  std::optional<Reservation> reserve(const Inode& inode, Bytes bytes, Line line, Refused& refusal);
+  Reserved reserve(const Inode& inode, Bytes bytes, Line line) REQUIRES(inode.mutex);
   // After a refusal: gives others the chance to give back. False where nothing more can come.
-  bool make_room(Inode& inode, const Refused& refusal, Tried& tried, Lock& lock);
+  bool make_room(Inode& inode, const Refused& refusal, Tried& tried) REQUIRES(inode.mutex);
   // It stays a refusal: counted, and the errno of it.
   Errno refused(const Claims& claims, Bytes bytes, const Refused& refusal);
 
@@ -59,10 +58,10 @@ class Admission {
   Result<Reservation> reserve_if_possible(const Claims& claims, Line line);
 
  private:
-  std::optional<Reservation> reserve_patiently(const Claims& claims, Line line, Refused& refusal);
+  Reserved reserve_patiently(const Claims& claims, Line line);
   bool wait_for_others(const Refused& refusal, Tried& tried);
   bool settle_others(const AccountIds& accounts, const Refused& refusal);
-  Errno errno_of(const Refused& refusal) const { return {refusal.by_host ? ENOSPC : refusal_}; }
+  Errno errno_of(const Refused& refusal) const { return {refusal.by == RefusedBy::host ? ENOSPC : refusal_}; }
 
   const Backing& backing_;
   Ledger& ledger_;

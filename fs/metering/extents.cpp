@@ -18,11 +18,14 @@ void count_unwritten(const Backing& backing, Inode& inode, int fd) {
   if (!rules.is_late()) return;
   // What is to be written over unwritten blocks counts in `unsettled` already.
   if (inode.unsettled > 0) (void)backing.sys().write_back(fd);
+  const uint64_t size = inode.size;
+  uint64_t unwritten = 0;
   (void)for_each_extent(backing.sys(), fd, {0, INT64_MAX}, [&](const Extent& extent) {
     // What was preallocated past the end is not ours to keep.
-    const bool past_end = extent.offset >= inode.size && rules.preallocates();
-    if (extent.unwritten && !past_end) inode.unwritten += extent.length / rules.block;
+    const bool past_end = extent.offset >= size && rules.preallocates();
+    if (extent.unwritten && !past_end) unwritten += extent.length / rules.block;
   });
+  inode.unwritten = unwritten;
 }
 
 }  // namespace limaquota

@@ -30,8 +30,7 @@ bool for_each_extent(Sys& sys, int fd, ByteRange range, Visit visit) {
 
 // What is allocated in a range now, shared blocks too; 0 where that cannot be told.
 Bytes allocated_in(Sys& sys, int fd, ByteRange range);
-// Counts the unwritten blocks of the inode's file anew: observing it then reserves their worst split. The
-// caller holds inode.mutex.
-void count_unwritten(const Backing& backing, Inode& inode, int fd);
+// Counts the unwritten blocks of the inode's file anew: observing it then reserves their worst split.
+void count_unwritten(const Backing& backing, Inode& inode, int fd) REQUIRES(inode.mutex);
 
 }  // namespace limaquota

@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -17,6 +16,7 @@
 #include "accounting/bytes.hpp"
 #include "accounting/layout.hpp"
 #include "accounting/ledger.hpp"
+#include "accounting/mutex.hpp"
 #include "fs/metering/data_path.hpp"
 #include "fs/system/fd.hpp"
 #include "fs/system/node_id.hpp"
@@ -74,7 +74,8 @@ struct Charge {
 };
 
 // Locking: `mutex` is held over system calls on this inode. Several inodes are locked in ascending order of
-// id. The table's and the ledger's mutexes are taken inside it and never held over a system call.
+// id. The table's and the ledger's mutexes are taken inside it and never held over a system call; so is
+// `open_mutex`, last and alone.
 struct Inode {
   Inode(NodeId node, Fd o_path, Charge& its_charge) : id(node), path(std::move(o_path)), charge(its_charge) {}
 
@@ -90,45 +91,45 @@ struct Inode {
   std::atomic<bool> listed{false};           // on the settle list, which keeps it in the table
   std::atomic<bool> may_have_set_id{false};  // set-uid or set-gid bits may have to be kept or cleared by us
 
-  // Taken last and alone, over no system call.
-  std::mutex open_mutex;
-  // --- guarded by open_mutex ---
-  bool direct = false;          // how it is opened while opens > 0: direct I/O or through the page cache
-  bool cache_is_stale = false;  // written by direct I/O since it was last opened through the page cache
+  // What the charge says, for who does not hold the mutex: a moment's staleness does no harm.
+  AccountId account() const UNCHECKED_LOCKS { return charge.account; }
+  Role role() const UNCHECKED_LOCKS { return charge.role; }
+  bool is_disk() const UNCHECKED_LOCKS { return charge.is_disk; }
+  bool is_yaml() const UNCHECKED_LOCKS { return charge.is_yaml; }
 
-  std::mutex mutex;
-  // --- guarded by mutex ---
-  Charge& charge;
-  Bytes slack;                   // what the ledger holds for this inode's late metadata
-  uint64_t unsettled = 0;        // extents that may come of writes not yet known to be on disk
-  uint64_t settled = 0;          // how often `unsettled` was taken down
-  uint64_t unwritten = 0;        // unwritten blocks: each may split an extent when it is written
-  uint64_t extents_at_most = 0;  // upper bound of the extents present
-  bool extents_counted = false;  // no more than there are
+  Mutex open_mutex;
+  // How it is opened while opens > 0: by direct I/O or through the page cache.
+  bool direct GUARDED_BY(open_mutex) = false;
+  // Written by direct I/O since it was last opened through the page cache.
+  bool cache_is_stale GUARDED_BY(open_mutex) = false;
+
+  Mutex mutex;
+  Charge& charge GUARDED_BY(mutex);
+  Bytes slack GUARDED_BY(mutex);             // what the ledger holds for this inode's late metadata
+  uint64_t unsettled GUARDED_BY(mutex) = 0;  // extents that may come of writes not yet known to be on disk
+  uint64_t settled GUARDED_BY(mutex) = 0;    // how often `unsettled` was taken down
+  uint64_t unwritten GUARDED_BY(mutex) = 0;  // unwritten blocks: each may split an extent when it is written
+  uint64_t extents_at_most GUARDED_BY(mutex) = 0;  // upper bound of the extents present
+  bool extents_counted GUARDED_BY(mutex) = false;  // no more than there are
   // At most so much of the slack is for late metadata, whatever a new count of the extents says: it was
   // enough for all that was to come, and what came of it is allocated.
-  Bytes late_cap = Bytes::unlimited();
-  bool is_unknown = false;  // fstat failed after an operation: to be looked at again
-  Bytes unknown_growth;     // what such operations had reserved
-  uint64_t size = 0;
-  AllocationMap map;
-  bool hints_known = false;
-  ExtentHints hints;
-  bool maybe_shared = false;  // has, or may have, shared extents
-  unsigned sharing = 0;       // copies under way that may share any block of it
-  bool preallocated_past_end = false;
-  bool gone = false;            // no name is left
-  bool linked_outside = false;  // gone from the tree, but not from the filesystem
-  bool dying = false;           // counted in the table's `dying`
-  std::chrono::steady_clock::time_point dirty_since;
-  std::chrono::steady_clock::time_point last_write;
-
-  // --- guarded by the table's mutex ---
-  uint64_t lookups = 0;
-  bool taken_over = false;                                    // from a worker that died
-  std::unordered_map<NodeId, Charge>::node_type last_charge;  // of a dead one, for who asks it still
-  NodeId parent = 0;                                          // where the kernel looked it up last
-  std::string name;
+  Bytes late_cap GUARDED_BY(mutex) = Bytes::unlimited();
+  bool is_unknown GUARDED_BY(mutex) = false;  // fstat failed after an operation: to be looked at again
+  Bytes unknown_growth GUARDED_BY(mutex);     // what such operations had reserved
+  uint64_t size GUARDED_BY(mutex) = 0;
+  AllocationMap map GUARDED_BY(mutex);
+  bool hints_known GUARDED_BY(mutex) = false;
+  ExtentHints hints GUARDED_BY(mutex);
+  bool maybe_shared GUARDED_BY(mutex) = false;  // has, or may have, shared extents
+  unsigned sharing GUARDED_BY(mutex) = 0;       // copies under way that may share any block of it
+  bool preallocated_past_end GUARDED_BY(mutex) = false;
+  bool gone GUARDED_BY(mutex) = false;            // no name is left
+  bool linked_outside GUARDED_BY(mutex) = false;  // gone from the tree, but not from the filesystem
+  bool dying GUARDED_BY(mutex) = false;           // counted in the table's `dying`
+  std::chrono::steady_clock::time_point dirty_since GUARDED_BY(mutex);
+  std::chrono::steady_clock::time_point last_write GUARDED_BY(mutex);
+  // Of a dead one, for who asks it still.
+  std::unordered_map<NodeId, Charge>::node_type last_charge GUARDED_BY(mutex);
 };
 
 // Seconds of a steady clock, for the map's memory of growth.

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <utility>
 
+#include "accounting/mutex.hpp"
+
 namespace limaquota {
 
 Claims claims(const Inode& inode, Bytes bytes) {
@@ -13,7 +15,7 @@ Claims claims(const Inode& inode, Bytes bytes) {
 }
 
 Claims claims_of(Inode& inode, Bytes bytes) {
-  const std::lock_guard lock(inode.mutex);
+  const MutexLock lock(inode.mutex);
   return claims(inode, bytes);
 }
 
@@ -48,20 +50,25 @@ void InodeCharges::commit(Reservation reservation, std::initializer_list<Inode*>
   commit(std::move(reservation), inodes, none);
 }
 
-void InodeCharges::commit(Reservation reservation, std::initializer_list<Inode*> inodes, Changes& changes) {
+// The analysis cannot name the mutexes of a list.
+void InodeCharges::commit(Reservation reservation, std::initializer_list<Inode*> inodes,
+                          Changes& changes) UNCHECKED_LOCKS {
   for (Inode* inode : inodes) {
-    if (inode == nullptr || inode->dead) continue;
-    const auto st = backing_.sys().fstat(inode->path.get());
-    if (!st) {
-      could_not_look(*inode, Bytes(0));
-      list_.add(*inode);  // looked at again until it can be
-      continue;
-    }
-    if (S_ISREG(inode->type)) inode->size = static_cast<uint64_t>(st->st_size);
-    const Bytes charge = Bytes::of_st_blocks(st->st_blocks);
-    change(*inode, charge, late_.slack_due(*inode, charge), changes);
+    if (inode != nullptr && !inode->dead) look_at(*inode, changes);
   }
   tell(reservation, changes);
+}
+
+void InodeCharges::look_at(Inode& inode, Changes& changes) {
+  const auto st = backing_.sys().fstat(inode.path.get());
+  if (!st) {
+    could_not_look(inode, Bytes(0));
+    list_.add(inode);  // looked at again until it can be
+    return;
+  }
+  if (S_ISREG(inode.type)) inode.size = static_cast<uint64_t>(st->st_size);
+  const Bytes charge = Bytes::of_st_blocks(st->st_blocks);
+  change(inode, charge, late_.slack_due(inode, charge), changes);
 }
 
 void InodeCharges::observe(Inode& inode, const struct stat& st) {
@@ -93,7 +100,7 @@ void InodeCharges::could_not_look(Inode& inode, Bytes may_have_grown) {
 }
 
 void InodeCharges::change(Inode& inode, Bytes charge_after, Bytes slack_after, Changes& changes) {
-  NodeId disk = inode.charge.is_disk ? inode.id : 0;
+  NodeId disk = inode.is_disk() ? inode.id : 0;
   for (const AccountId account : inode.charge.accounts()) {
     changes.push_back({account, inode.charge.bytes, charge_after, inode.slack, slack_after,
                        std::exchange(disk, 0), Bytes(inode.size)});

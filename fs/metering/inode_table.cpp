@@ -4,17 +4,19 @@
 #include <chrono>
 #include <utility>
 
+#include "accounting/mutex.hpp"
+
 namespace limaquota {
 namespace {
 constexpr unsigned device_shift = 48;
 constexpr NodeId inode_mask = (NodeId{1} << device_shift) - 1;
 }  // namespace
 
-void InodeTable::note_lookups(const Inode& inode) {
-  if (!inode.path) return;
-  DescriptorNote& descriptor = notes_.descriptors.of(inode.path.get());
+void InodeTable::note_lookups(const Row& row) {
+  if (!row.inode->path) return;
+  DescriptorNote& descriptor = notes_.descriptors.of(row.inode->path.get());
   if (descriptor.use() != DescriptorUse::inode) descriptor.account = 0;
-  descriptor.lookups = inode.lookups;
+  descriptor.lookups = row.lookups;
   descriptor.set_use(DescriptorUse::inode);
 }
 
@@ -24,13 +26,13 @@ void InodeTable::note_end(const Inode& inode) {
 
 void InodeTable::close_path(Inode& inode) {
   Fd closing;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   note_end(inode);
   closing = std::move(inode.path);
 }
 
 void InodeTable::note_account(const Inode& inode, const std::string& account) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (inode.path) notes_.descriptors.of(inode.path.get()).account = notes_.accounts.number_of(account);
 }
 
@@ -49,7 +51,7 @@ uint64_t InodeTable::index_of(dev_t device) {
 }
 
 void InodeTable::set_root(dev_t device, ino_t inode) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   root_device_ = device;
   root_inode_ = inode;
   (void)index_of(device);
@@ -62,7 +64,7 @@ uint32_t generation_of(const std::string& handle) {
 }
 
 NodeId InodeTable::id_of(dev_t device, ino_t inode) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (device == root_device_ && inode == root_inode_) return root_node;
   const NodeId id = (index_of(device) << device_shift) | (inode & inode_mask);
   // The root's id is taken; and an inode number above 48 bits is folded into a range of its own.
@@ -90,123 +92,123 @@ void InodeTable::unmark_dying(Inode& inode) {
 bool InodeTable::some_dying() const { return dying_ > 0 && steady_now() - last_death_ < dying_nanoseconds; }
 
 uint64_t InodeTable::lookups(NodeId id) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = inodes_.find(id);
-  return found == inodes_.end() ? 0 : found->second->lookups;
+  return found == inodes_.end() ? 0 : found->second.lookups;
 }
 
 InodePtr InodeTable::find(NodeId id) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = inodes_.find(id);
-  return found == inodes_.end() ? nullptr : found->second;
+  return found == inodes_.end() ? nullptr : found->second.inode;
 }
 
 std::vector<InodeTable::Known> InodeTable::too_many(size_t most) const {
   std::vector<Known> names;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (inodes_.size() <= most) return names;
   const size_t wanted = inodes_.size() - most + most / 8;
-  for (const auto& [id, inode] : inodes_) {
+  for (const auto& [id, row] : inodes_) {
     if (names.size() >= wanted) break;
-    if (inode->opens > 0 || inode->listed || S_ISDIR(inode->type) || inode->name.empty()) continue;
-    names.push_back({inode->parent, inode->name});
+    const Inode& inode = *row.inode;
+    if (inode.opens > 0 || inode.listed || S_ISDIR(inode.type) || row.name.empty()) continue;
+    names.push_back({row.parent, row.name});
   }
   return names;
 }
 
 InodePtr InodeTable::enter(NodeId id, Fd&& o_path, NodeId parent, const char* name,
                            const std::function<void(Inode&)>& fill) {
-  const std::lock_guard lock(mutex_);
-  InodePtr& slot = inodes_[id];
-  if (!slot || slot->dead) {
-    if (slot) note_end(*slot);
+  const MutexLock lock(mutex_);
+  Row& row = inodes_[id];
+  if (!row.inode || row.inode->dead) {
     // A dead one came back by a link from outside the tree: the kernel's lookups of it still count.
-    const uint64_t lookups = slot ? slot->lookups : 0;
-    slot = std::make_shared<Inode>(id, std::move(o_path), charges_[id]);
-    slot->lookups = lookups;
-    fill(*slot);
+    if (row.inode) note_end(*row.inode);
+    row.inode = std::make_shared<Inode>(id, std::move(o_path), charges_[id]);
+    row.taken_over = false;
+    fill(*row.inode);
     known_ = inodes_.size();
   }
-  ++slot->lookups;
-  note_lookups(*slot);
-  slot->parent = parent;
-  slot->name = name;
-  return slot;
+  ++row.lookups;
+  note_lookups(row);
+  row.parent = parent;
+  row.name = name;
+  return row.inode;
 }
 
 InodePtr InodeTable::take_over(NodeId id, Fd&& o_path, uint64_t lookups,
                                const std::function<void(Inode&)>& fill) {
   const int given = o_path.get();
-  const std::lock_guard lock(mutex_);
-  InodePtr& slot = inodes_[id];
-  if (!slot) {
-    slot = std::make_shared<Inode>(id, std::move(o_path), charges_[id]);
-    fill(*slot);
+  const MutexLock lock(mutex_);
+  Row& row = inodes_[id];
+  if (!row.inode) {
+    row.inode = std::make_shared<Inode>(id, std::move(o_path), charges_[id]);
+    fill(*row.inode);
     known_ = inodes_.size();
   }
-  slot->lookups += lookups;
-  slot->taken_over = true;
-  note_lookups(*slot);
-  if (slot->path.get() != given) notes_.descriptors.of(given).set_use(DescriptorUse::passing);
+  row.lookups += lookups;
+  row.taken_over = true;
+  note_lookups(row);
+  if (row.inode->path.get() != given) notes_.descriptors.of(given).set_use(DescriptorUse::passing);
   doubtful_.push_back(id);
-  return slot;
+  return row.inode;
 }
 
 std::vector<InodeTable::Doubtful> InodeTable::doubtful() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<Doubtful> all;
   for (const NodeId id : doubtful_) {
     const auto found = inodes_.find(id);
-    if (id != root_node && found != inodes_.end()) all.push_back({id, found->second->lookups});
+    if (id != root_node && found != inodes_.end()) all.push_back({id, found->second.lookups});
   }
   doubtful_.clear();
   return all;
 }
 
 InodePtr InodeTable::enter_again(NodeId id) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = inodes_.find(id);
-  if (found == inodes_.end() || found->second->dead) return nullptr;
-  ++found->second->lookups;
-  note_lookups(*found->second);
-  return found->second;
+  if (found == inodes_.end() || found->second.inode->dead) return nullptr;
+  ++found->second.lookups;
+  note_lookups(found->second);
+  return found->second.inode;
 }
 
 InodePtr InodeTable::forget(NodeId id, uint64_t count) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = inodes_.find(id);
   if (found == inodes_.end()) return nullptr;
-  Inode& inode = *found->second;
-  inode.lookups -= std::min(count, inode.lookups);
-  note_lookups(inode);
+  Row& row = found->second;
+  row.lookups -= std::min(count, row.lookups);
+  note_lookups(row);
   // The kernel tells all of its lookups when it forgets: what is left may be too much.
-  if (inode.taken_over && count > 0 && inode.lookups > 0) doubtful_.push_back(id);
-  if (inode.lookups > 0 || inode.listed || inode.opens > 0) return nullptr;
-  note_end(inode);
-  InodePtr last = std::move(found->second);
+  if (row.taken_over && count > 0 && row.lookups > 0) doubtful_.push_back(id);
+  if (row.lookups > 0 || row.inode->listed || row.inode->opens > 0) return nullptr;
+  note_end(*row.inode);
+  InodePtr last = std::move(row.inode);
   inodes_.erase(found);
   known_ = inodes_.size();
   return last;
 }
 
 bool InodeTable::add_charge(NodeId id, Charge&& charge) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return charges_.try_emplace(id, std::move(charge)).second;
 }
 
 bool InodeTable::has_charge(NodeId id) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return charges_.contains(id);
 }
 
 void InodeTable::drop_charge(Inode& inode) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   inode.dead = true;  // here, so that no other Inode is made for this charge
   inode.last_charge = charges_.extract(inode.id);
 }
 
 std::optional<Charge> InodeTable::take_stale_charge(NodeId id, const std::string& handle) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = charges_.find(id);
   if (found == charges_.end() || handle.empty() || found->second.handle.empty()) return std::nullopt;
   // An inode that is known has a descriptor, so that its number is not given to another one.
@@ -217,13 +219,13 @@ std::optional<Charge> InodeTable::take_stale_charge(NodeId id, const std::string
 }
 
 std::string InodeTable::handle_of(NodeId id) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = charges_.find(id);
   return found == charges_.end() ? std::string() : found->second.handle;
 }
 
 size_t InodeTable::charges() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return charges_.size();
 }
 

@@ -3,12 +3,12 @@
 
 #include <atomic>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "accounting/mutex.hpp"
 #include "fs/handover/notes.hpp"
 #include "fs/metering/inode.hpp"
 
@@ -68,9 +68,8 @@ class InodeTable {
   enum class Keep : uint8_t { yes, no };
   template <class Change>
   bool with_charge(NodeId id, Change change);
-  // The charge of an inode that somebody may still ask for it; it is dead from then on. The caller holds
-  // inode.mutex.
-  void drop_charge(Inode& inode);
+  // The charge of an inode that somebody may still ask for it; it is dead from then on.
+  void drop_charge(Inode& inode) REQUIRES(inode.mutex);
   // Takes out the charge of an inode that was removed behind the mount's back, where an inode of another file
   // handle has its number now.
   std::optional<Charge> take_stale_charge(NodeId id, const std::string& handle);
@@ -79,48 +78,58 @@ class InodeTable {
   size_t charges() const;
 
   // Inodes without names that nobody has open, but that the kernel has yet to let go: their blocks come back
-  // at once, as a rule. The caller holds inode.mutex.
-  void mark_dying(Inode& inode);
-  void unmark_dying(Inode& inode);
+  // at once, as a rule.
+  void mark_dying(Inode& inode) REQUIRES(inode.mutex);
+  void unmark_dying(Inode& inode) REQUIRES(inode.mutex);
   // True where waiting a little may bring blocks back.
   bool some_dying() const;
 
  private:
+  // An inode that the kernel knows, is on the settle list, or open.
+  struct Row {
+    InodePtr inode;
+    uint64_t lookups = 0;
+    bool taken_over = false;  // from a worker that died
+    NodeId parent = 0;        // where the kernel looked it up last
+    std::string name;
+  };
   // For the next worker: which inode the descriptor stands for it sees itself.
-  void note_lookups(const Inode& inode);
-  void note_end(const Inode& inode);
+  void note_lookups(const Row& row) REQUIRES(mutex_);
+  void note_end(const Inode& inode) REQUIRES(mutex_);
+  uint64_t index_of(dev_t device) REQUIRES(mutex_);
 
   Notes& notes_;
-  mutable std::mutex mutex_;
-  dev_t root_device_ = 0;
-  ino_t root_inode_ = 0;
-  uint64_t index_of(dev_t device);  // the caller holds mutex_
-  std::unordered_map<dev_t, uint64_t> device_index_;
-  std::unordered_map<NodeId, InodePtr> inodes_;
-  std::vector<NodeId> doubtful_;
-  std::unordered_map<NodeId, Charge> charges_;
+  mutable Mutex mutex_;
+  dev_t root_device_ GUARDED_BY(mutex_) = 0;
+  ino_t root_inode_ GUARDED_BY(mutex_) = 0;
+  std::unordered_map<dev_t, uint64_t> device_index_ GUARDED_BY(mutex_);
+  std::unordered_map<NodeId, Row> inodes_ GUARDED_BY(mutex_);
+  std::vector<NodeId> doubtful_ GUARDED_BY(mutex_);
+  // Each charge itself: see with_charge.
+  std::unordered_map<NodeId, Charge> charges_ GUARDED_BY(mutex_);
 
   std::atomic<size_t> known_{0};  // inodes_.size()
   std::atomic<int> dying_{0};
   std::atomic<int64_t> last_death_{0};  // nanoseconds of the steady clock
 };
 
+// The analysis does not know that no inode has no mutex.
 template <class Change>
-bool InodeTable::with_charge(NodeId id, Change change) {
+bool InodeTable::with_charge(NodeId id, Change change) UNCHECKED_LOCKS {
   for (;;) {
     InodePtr inode;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       const auto found = charges_.find(id);
       if (found == charges_.end()) return false;
       const auto known = inodes_.find(id);
-      if (known == inodes_.end() || known->second->dead) {
+      if (known == inodes_.end() || known->second.inode->dead) {
         if (change(found->second, static_cast<Inode*>(nullptr)) == Keep::no) charges_.erase(found);
         return true;
       }
-      inode = known->second;
+      inode = known->second.inode;
     }
-    const std::lock_guard lock(inode->mutex);
+    const MutexLock lock(inode->mutex);
     if (inode->dead) continue;  // died meanwhile: its number may have another charge
     (void)change(inode->charge, inode.get());
     return true;

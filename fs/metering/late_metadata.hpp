@@ -15,23 +15,23 @@
 
 namespace limaquota {
 
-// The caller of each function holds inode.mutex.
 class LateMetadata {
  public:
   explicit LateMetadata(const AllocationRules& rules) : rules_(rules) {}
 
   // The slack that the inode is to have now, with so much allocated.
-  Bytes slack_due(const Inode& inode, Bytes allocated) const;
+  Bytes slack_due(const Inode& inode, Bytes allocated) const REQUIRES(inode.mutex);
   // By how much it may grow when so many extents more may come: to be reserved before.
-  Bytes slack_growth(const Inode& inode, uint64_t extents) const;
+  Bytes slack_growth(const Inode& inode, uint64_t extents) const REQUIRES(inode.mutex);
   // They were reserved for.
-  void expect(Inode& inode, uint64_t extents) const;
+  void expect(Inode& inode, uint64_t extents) const REQUIRES(inode.mutex);
   // Whether there may be fewer extents than are reckoned with, and it matters.
-  bool is_guessed(const Inode& inode) const;
+  bool is_guessed(const Inode& inode) const REQUIRES(inode.mutex);
 
  private:
-  Bytes late(const Inode& inode, uint64_t extents, uint64_t present, Bytes allocated) const;
-  Bytes late_alone(const Inode& inode, uint64_t extents) const;
+  Bytes late(const Inode& inode, uint64_t extents, uint64_t present, Bytes allocated) const
+      REQUIRES(inode.mutex);
+  Bytes late_alone(const Inode& inode, uint64_t extents) const REQUIRES(inode.mutex);
 
   const AllocationRules& rules_;
 };

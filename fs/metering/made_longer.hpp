@@ -12,19 +12,18 @@
 namespace limaquota {
 
 // XFS preallocates past the end of a file, but not inside: near a limit the file is made longer first, so
-// that the write allocates what it needs and no more. Lives during one write, under inode.mutex.
+// that the write allocates what it needs and no more. Lives during one write, under the inode's mutex.
 class MadeLonger {
  public:
-  MadeLonger(const Backing& backing, Inode& inode, int fd) : backing_(backing), inode_(inode), fd_(fd) {}
+  MadeLonger(const Backing& backing, int fd) : backing_(backing), fd_(fd) {}
 
   // Where that is needed for a change of this range.
-  Result<void> before(ByteRange range, const Need& need);
+  Result<void> before(Inode& inode, ByteRange range, const Need& need) REQUIRES(inode.mutex);
   // So much was written, from the beginning of the range: a rest that is not there is taken off again.
-  void after(uint64_t written);
+  void after(Inode& inode, uint64_t written) REQUIRES(inode.mutex);
 
  private:
   const Backing& backing_;
-  Inode& inode_;
   const int fd_;
   ByteRange range_;
   bool longer_ = false;

@@ -2,20 +2,20 @@
 
 #include <algorithm>
 #include <chrono>
-#include <mutex>
 #include <utility>
 
+#include "accounting/mutex.hpp"
 #include "fs/metering/made_longer.hpp"
 
 namespace limaquota {
 
 Result<size_t> MeteredIo::write_granted(Inode& inode, int fd, const char* data, ByteRange range,
                                         const Need& need) {
-  MadeLonger longer(backing_, inode, fd);
-  if (const auto made = longer.before(range, need); !made) return made.error();
+  MadeLonger longer(backing_, fd);
+  if (const auto made = longer.before(inode, range, need); !made) return made.error();
   auto written = backing_.sys().pwrite(fd, data, range.length, static_cast<off_t>(range.offset));
   const uint64_t got = written ? *written : 0;
-  longer.after(got);
+  longer.after(inode, got);
   if (got > 0) {
     inode.map.set(ByteRange{range.offset, got}.blocks(backing_.block()), BlockState::written,
                   steady_seconds());
@@ -25,13 +25,13 @@ Result<size_t> MeteredIo::write_granted(Inode& inode, int fd, const char* data, 
 
 Result<size_t> MeteredIo::write(Inode& inode, int fd, const char* data, size_t size, uint64_t offset) {
   if (size == 0) return size_t{0};
-  std::unique_lock lock(inode.mutex);
+  const MutexLock lock(inode.mutex);
   if (needs_.is_in_place(inode, fd, {offset, size})) {
     auto overwritten = backing_.sys().pwrite(fd, data, size, static_cast<off_t>(offset));
     if (!overwritten || *overwritten < size) charges_.finish(inode, fd, Reservation(), {});
     return overwritten;
   }
-  auto grant = admission_.admit(inode, fd, {offset, size}, lock);
+  auto grant = admission_.admit(inode, fd, {offset, size});
   if (!grant) return grant.error();
   late_.expect(inode, grant->need.extents);
   auto written = write_granted(inode, fd, data, {offset, grant->length}, grant->need);
@@ -57,12 +57,12 @@ Result<void> MeteredIo::sync(Inode& inode, int fd, Synced what) {
   uint64_t before = 0;
   uint64_t settled = 0;
   {
-    const std::lock_guard lock(inode.mutex);
+    const MutexLock lock(inode.mutex);
     before = inode.unsettled;
     settled = inode.settled;
   }
   const auto result = what == Synced::data ? backing_.sys().fdatasync(fd) : backing_.sys().fsync(fd);
-  const std::lock_guard lock(inode.mutex);
+  const MutexLock lock(inode.mutex);
   if (inode.dead) return result;
   if (!result) inode.map = AllocationMap();
   const auto st = backing_.sys().fstat(fd);

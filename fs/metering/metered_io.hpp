@@ -38,7 +38,8 @@ class MeteredIo : public DataPath {
   Result<void> sync(Inode& inode, int fd, Synced what) override;
 
  private:
-  Result<size_t> write_granted(Inode& inode, int fd, const char* data, ByteRange range, const Need& need);
+  Result<size_t> write_granted(Inode& inode, int fd, const char* data, ByteRange range, const Need& need)
+      REQUIRES(inode.mutex);
 
   const Backing& backing_;
   const LateMetadata& late_;

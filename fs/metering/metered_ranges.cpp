@@ -5,9 +5,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <mutex>
 #include <utility>
 
+#include "accounting/mutex.hpp"
 #include "fs/metering/extents.hpp"
 #include "fs/metering/made_longer.hpp"
 
@@ -32,7 +32,7 @@ class SharingSource {
   SharingSource(Inode& inode, const AllocationRules& rules, BlockRange blocks)
       : inode_(rules.shares_blocks ? &inode : nullptr), blocks_(blocks) {
     if (inode_ == nullptr) return;
-    const std::lock_guard lock(inode_->mutex);
+    const MutexLock lock(inode_->mutex);
     inode_->maybe_shared = true;
     ++inode_->sharing;
   }
@@ -40,7 +40,7 @@ class SharingSource {
   SharingSource& operator=(const SharingSource&) = delete;
   ~SharingSource() {
     if (inode_ == nullptr) return;
-    const std::lock_guard lock(inode_->mutex);
+    const MutexLock lock(inode_->mutex);
     --inode_->sharing;
     inode_->map.forget(blocks_);
   }
@@ -74,11 +74,9 @@ std::optional<uint64_t> MeteredRanges::unwritten_in(Inode& inode, int fd, BlockR
 
 // Zeroing a part of a shared block copies it first: on XFS more than it, on btrfs st_blocks stays. Nothing
 // for blocks that are not shared; nor where the operation frees as much before (`freed`).
-Result<Reservation> MeteredRanges::admit_edges(Inode& inode, int fd, const Edges& edges, ByteRange freed,
-                                               Admission::Lock& lock) {
+Result<Reservation> MeteredRanges::admit_edges(Inode& inode, int fd, const Edges& edges, ByteRange freed) {
   if (!backing_.rules().copies_more()) return Reservation();
   Admission::Tried tried;
-  Refused refusal;
   for (;;) {
     Bytes bytes;
     for (const uint64_t edge : edges) {
@@ -88,10 +86,11 @@ Result<Reservation> MeteredRanges::admit_edges(Inode& inode, int fd, const Edges
       if (inode.maybe_shared) bytes += need->bytes;
     }
     if (bytes == Bytes(0)) return Reservation();
-    if (auto granted = admission_.reserve(inode, bytes, Line::moving, refusal)) return std::move(*granted);
-    if (admission_.make_room(inode, refusal, tried, lock)) continue;
+    auto reserved = admission_.reserve(inode, bytes, Line::moving);
+    if (reserved.given) return std::move(*reserved.given);
+    if (admission_.make_room(inode, reserved.refused, tried)) continue;
     if (bytes <= allocated_in(backing_.sys(), fd, freed)) return Reservation();
-    return admission_.refused(claims(inode, Bytes(0)), bytes, refusal);
+    return admission_.refused(claims(inode, Bytes(0)), bytes, reserved.refused);
   }
 }
 
@@ -140,9 +139,8 @@ Result<void> MeteredRanges::allocate(Inode& inode, int fd, int mode, ByteRange r
   if (has(mode, FALLOC_FL_ZERO_RANGE) && !backing_.rules().zeroes_ranges) return Errno{EOPNOTSUPP};
   const uint64_t block = backing_.block();
   const BlockRange blocks = range.blocks(block);
-  std::unique_lock lock(inode.mutex);
+  const MutexLock lock(inode.mutex);
   Admission::Tried tried;
-  Refused refusal;
   Allocation allocation;
   Reservation reservation;
   for (;;) {
@@ -150,18 +148,21 @@ Result<void> MeteredRanges::allocate(Inode& inode, int fd, int mode, ByteRange r
     // which for an absurd length would take forever.
     const uint64_t present = inode.charge.bytes.count() / block;
     const Bytes at_least(blocks.count > present ? (blocks.count - present) * block : 0);
-    if (admission_.reserve(inode, at_least, line_of(inode), refusal)) {
+    auto reserved = admission_.reserve(inode, at_least, line_of(inode));
+    if (reserved.given) {
+      reserved.given.reset();
       auto reckoned = reckon(inode, fd, mode, range);
       if (!reckoned) return reckoned.error();
       allocation = std::move(*reckoned);
       if (allocation.need.bytes == Bytes(0)) break;
-      if (auto granted = admission_.reserve(inode, allocation.need.bytes, line_of(inode), refusal)) {
-        reservation = std::move(*granted);
+      reserved = admission_.reserve(inode, allocation.need.bytes, line_of(inode));
+      if (reserved.given) {
+        reservation = std::move(*reserved.given);
         break;
       }
     }
-    if (admission_.make_room(inode, refusal, tried, lock)) continue;
-    return admission_.refused(claims(inode, Bytes(0)), Bytes(range.length), refusal);
+    if (admission_.make_room(inode, reserved.refused, tried)) continue;
+    return admission_.refused(claims(inode, Bytes(0)), Bytes(range.length), reserved.refused);
   }
   late_.expect(inode, allocation.pending);
   const Result<void> result = call(fd, mode, range);
@@ -191,13 +192,13 @@ void MeteredRanges::allocated(Inode& inode, int fd, int mode, ByteRange range, c
 
 Result<void> MeteredRanges::punch(Inode& inode, int fd, int mode, ByteRange range) {
   const uint64_t block = backing_.block();
-  std::unique_lock lock(inode.mutex);
+  const MutexLock lock(inode.mutex);
   const BlockRange whole = range.whole_blocks(block);
   Edges partial;
   if (range.offset % block != 0) partial.push_back(range.offset);
   if (range.end() % block != 0) partial.push_back(range.end() - 1);
   const ByteRange freed{whole.first * block, whole.count * block};
-  auto edges = admit_edges(inode, fd, partial, freed, lock);
+  auto edges = admit_edges(inode, fd, partial, freed);
   if (!edges) return edges.error();
   Result<void> result;
   const auto unwritten = unwritten_in(inode, fd, whole);
@@ -220,7 +221,7 @@ Result<void> MeteredRanges::punch(Inode& inode, int fd, int mode, ByteRange rang
 }
 
 Result<void> MeteredRanges::truncate(Inode& inode, int fd, uint64_t size) {
-  std::unique_lock lock(inode.mutex);
+  const MutexLock lock(inode.mutex);
   const auto before = backing_.sys().fstat(fd);
   if (!before) return before.error();
   inode.size = static_cast<uint64_t>(before->st_size);
@@ -230,7 +231,7 @@ Result<void> MeteredRanges::truncate(Inode& inode, int fd, uint64_t size) {
   if (size < old_size && size % block != 0) partial.push_back(size);
   if (size >= old_size && old_size % block != 0) partial.push_back(old_size - 1);
   const uint64_t whole_end = std::min(old_size, round_up(Bytes(size), Bytes(block)).count());
-  auto edges = admit_edges(inode, fd, partial, {whole_end, old_size - whole_end}, lock);
+  auto edges = admit_edges(inode, fd, partial, {whole_end, old_size - whole_end});
   if (!edges) return edges.error();
   // First what frees.
   if (size < whole_end && whole_end < old_size && inode.maybe_shared)
@@ -270,22 +271,22 @@ Result<size_t> MeteredRanges::copy(const Place& from, const Place& to, size_t si
 Result<size_t> MeteredRanges::copy_piece(const Place& from, const Place& to, size_t size) {
   const uint64_t block = backing_.block();
   const SharingSource sharing(from.inode, backing_.rules(), ByteRange{from.offset, size}.blocks(block));
-  std::unique_lock lock(to.inode.mutex);
+  const MutexLock lock(to.inode.mutex);
   // Past the end of the source nothing is copied, so nothing is reserved for it.
   const auto source = backing_.sys().fstat(from.fd);
   if (!source) return source.error();
   const auto source_size = static_cast<uint64_t>(source->st_size);
   if (from.offset >= source_size) return size_t{0};
   const ByteRange range{to.offset, std::min<uint64_t>(size, source_size - from.offset)};
-  auto grant = admission_.admit(to.inode, to.fd, range, lock);
+  auto grant = admission_.admit(to.inode, to.fd, range);
   if (!grant) return grant.error();
   late_.expect(to.inode, grant->need.extents);
-  MadeLonger longer(backing_, to.inode, to.fd);
-  const auto made = longer.before({range.offset, grant->length}, grant->need);
+  MadeLonger longer(backing_, to.fd);
+  const auto made = longer.before(to.inode, {range.offset, grant->length}, grant->need);
   Result<size_t> got = made ? backing_.sys().copy_file_range(from.fd, static_cast<off_t>(from.offset), to.fd,
                                                              static_cast<off_t>(range.offset), grant->length)
                             : Result<size_t>(made.error());
-  longer.after(got ? *got : 0);
+  longer.after(to.inode, got ? *got : 0);
   if (!got) grant->need.unwritten = 0;
   // What is now shared is a hole to the map; what was merely copied is asked for again.
   to.inode.map.forget(range.blocks(block));

@@ -41,16 +41,17 @@ class MeteredRanges {
     uint64_t pending = 0;  // insertions of extents that may come of it
   };
   Result<void> allocate(Inode& inode, int fd, int mode, ByteRange range);
-  Result<Allocation> reckon(Inode& inode, int fd, int mode, ByteRange range);
-  void allocated(Inode& inode, int fd, int mode, ByteRange range, const Allocation& allocation);
+  Result<Allocation> reckon(Inode& inode, int fd, int mode, ByteRange range) REQUIRES(inode.mutex);
+  void allocated(Inode& inode, int fd, int mode, ByteRange range, const Allocation& allocation)
+      REQUIRES(inode.mutex);
   Result<void> punch(Inode& inode, int fd, int mode, ByteRange range);
   // The system call, in pieces.
   Result<void> call(int fd, int mode, ByteRange range);
   // Nothing where the range is too large, or cannot be looked at: then count_unwritten counts anew.
-  std::optional<uint64_t> unwritten_in(Inode& inode, int fd, BlockRange blocks);
+  std::optional<uint64_t> unwritten_in(Inode& inode, int fd, BlockRange blocks) REQUIRES(inode.mutex);
   using Edges = boost::container::small_vector<uint64_t, 2>;  // a byte in each block that is zeroed in part
-  Result<Reservation> admit_edges(Inode& inode, int fd, const Edges& edges, ByteRange freed,
-                                  Admission::Lock& lock);
+  Result<Reservation> admit_edges(Inode& inode, int fd, const Edges& edges, ByteRange freed)
+      REQUIRES(inode.mutex);
   Result<size_t> copy_piece(const Place& from, const Place& to, size_t size);
 
   const Backing& backing_;

@@ -16,7 +16,7 @@ AllocationMap::Fill Needs::fill_of(Inode& inode, int fd) const {
   read_hints(inode, fd);
   const bool stays = !backing_.rules().preallocates() || inode.preallocated_past_end;
   return backing_.fill_from(fd, inode.size, stays ? PastEnd::stays : PastEnd::may_go,
-                            [&inode] { inode.maybe_shared = true; });
+                            [&inode]() REQUIRES(inode.mutex) { inode.maybe_shared = true; });
 }
 
 bool Needs::is_in_place(Inode& inode, int fd, ByteRange range) const {

@@ -3,6 +3,8 @@
 #include <chrono>
 #include <utility>
 
+#include "accounting/mutex.hpp"
+
 namespace limaquota {
 
 void SettleList::add(Inode& inode) {
@@ -11,19 +13,19 @@ void SettleList::add(Inode& inode) {
   if (pointer.get() != &inode) return;
   inode.listed = true;
   inode.dirty_since = std::chrono::steady_clock::now();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   list_[inode.id] = std::move(pointer);
 }
 
 void SettleList::remove(Inode& inode) {
   if (!inode.listed) return;
   inode.listed = false;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   list_.erase(inode.id);
 }
 
 std::vector<InodePtr> SettleList::all() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<InodePtr> all;
   all.reserve(list_.size());
   for (const auto& [id, inode] : list_) all.push_back(inode);
@@ -31,7 +33,7 @@ std::vector<InodePtr> SettleList::all() const {
 }
 
 size_t SettleList::size() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return list_.size();
 }
 

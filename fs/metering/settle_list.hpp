@@ -2,10 +2,10 @@
 // writeback, XFS drops preallocation minutes later). What is on it stays in the inode table.
 #pragma once
 
-#include <mutex>
 #include <unordered_map>
 #include <vector>
 
+#include "accounting/mutex.hpp"
 #include "fs/metering/inode.hpp"
 #include "fs/metering/inode_table.hpp"
 
@@ -16,16 +16,16 @@ class SettleList {
  public:
   explicit SettleList(const InodeTable& table) : table_(table) {}
 
-  // The caller holds inode.mutex. Only inodes in the table are taken.
-  void add(Inode& inode);
-  void remove(Inode& inode);
+  // Only inodes in the table are taken.
+  void add(Inode& inode) REQUIRES(inode.mutex);
+  void remove(Inode& inode) REQUIRES(inode.mutex);
   std::vector<InodePtr> all() const;
   size_t size() const;
 
  private:
   const InodeTable& table_;
-  mutable std::mutex mutex_;
-  std::unordered_map<NodeId, InodePtr> list_;  // guarded by mutex_
+  mutable Mutex mutex_;
+  std::unordered_map<NodeId, InodePtr> list_ GUARDED_BY(mutex_);
 };
 
 }  // namespace limaquota

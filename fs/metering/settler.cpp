@@ -5,6 +5,7 @@
 #include <exception>
 #include <utility>
 
+#include "accounting/mutex.hpp"
 #include "fs/system/log.hpp"
 
 namespace limaquota {
@@ -39,7 +40,7 @@ void Settler::start(Hooks hooks) {
 
 void Settler::stop() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   wake_.notify_all();
@@ -47,15 +48,15 @@ void Settler::stop() {
 }
 
 void Settler::hurry() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (std::exchange(hurried_, true)) return;
   wake_.notify_all();
 }
 
 void Settler::look_at(const InodePtr& inode, Crowd crowd) {
   {
-    const std::unique_lock lock(inode->mutex, std::try_to_lock);
-    if (!lock) return;  // being changed: it will be observed by the one who does
+    if (!inode->mutex.try_lock()) return;  // being changed: it will be observed by the one who does
+    const MutexLock lock(inode->mutex, std::adopt_lock);
     if (inode->dead) {
       list_.remove(*inode);
       return;
@@ -64,7 +65,7 @@ void Settler::look_at(const InodePtr& inode, Crowd crowd) {
     const auto now = std::chrono::steady_clock::now();
     // Each inode on the list costs a descriptor: with many, closed files are settled at once.
     const bool let_off = crowd == Crowd::many && inode->opens == 0;
-    const auto dirty = [&] {
+    const auto dirty = [&]() REQUIRES(inode->mutex) {
       // Of what is not written back yet nothing comes where no slack is held for it: it may go as it is.
       const bool harmless = let_off && inode->slack == Bytes(0);
       return (inode->unsettled > 0 && !harmless) || inode->is_unknown;
@@ -92,30 +93,34 @@ void Settler::look_at_all() {
   for (const InodePtr& inode : inodes) look_at(inode, crowd);
 }
 
+Settler::Woken Settler::wait(std::chrono::steady_clock::time_point until) {
+  const MutexLock lock(mutex_);
+  while (!stopping_ && !hurried_) {
+    if (!wake_.wait_until(mutex_, until)) break;
+  }
+  if (stopping_) return Woken::to_stop;
+  return std::exchange(hurried_, false) ? Woken::to_hurry : Woken::by_time;
+}
+
 void Settler::run() {
   auto last_tick = std::chrono::steady_clock::now();
-  std::unique_lock lock(mutex_);
-  while (!stopping_) {
+  for (;;) {
     // With many inodes on the list each is looked at more rarely.
     const auto until =
         std::chrono::steady_clock::now() +
         std::max<std::chrono::microseconds>(look_interval, std::min(list_.size(), crowd_size) * 50us);
-    while (wake_.wait_until(lock, until, [&] { return stopping_ || hurried_; }) && !stopping_) {
-      hurried_ = false;
-      lock.unlock();
+    Woken woken = wait(until);
+    for (; woken == Woken::to_hurry; woken = wait(until)) {
       guarded(hooks_.each_look);
       std::this_thread::sleep_for(hurry_interval);
-      lock.lock();
     }
-    if (stopping_) break;
-    lock.unlock();
+    if (woken == Woken::to_stop) return;
     guarded([this] { look_at_all(); });
     const auto now = std::chrono::steady_clock::now();
     if (now - last_tick >= 1s) {
       ledger_.tick(std::chrono::duration<double>(now - last_tick).count());
       last_tick = now;
     }
-    lock.lock();
   }
 }
 

@@ -2,11 +2,11 @@
 // and that others have do what must be done now and then.
 #pragma once
 
-#include <condition_variable>
+#include <chrono>
 #include <functional>
-#include <mutex>
 #include <thread>
 
+#include "accounting/mutex.hpp"
 #include "fs/backing/backing.hpp"
 #include "fs/metering/inode.hpp"
 #include "fs/metering/inode_charge.hpp"
@@ -36,6 +36,9 @@ class Settler {
 
  private:
   enum class Crowd : uint8_t { few, many };
+  // What it was woken for.
+  enum class Woken : uint8_t { by_time, to_hurry, to_stop };
+  Woken wait(std::chrono::steady_clock::time_point until);
   void guarded(const std::function<void()>& look);
   void run();
   void look_at_all();
@@ -49,11 +52,10 @@ class Settler {
   Hooks hooks_;
   std::thread thread_;
 
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  // guarded by mutex_
-  bool stopping_ = false;
-  bool hurried_ = false;
+  Mutex mutex_;
+  Condition wake_;
+  bool stopping_ GUARDED_BY(mutex_) = false;
+  bool hurried_ GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace limaquota

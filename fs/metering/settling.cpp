@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <chrono>
 #include <limits>
-#include <mutex>
 #include <thread>
 
 #include "fs/system/caller.hpp"
@@ -85,8 +84,7 @@ bool Settling::settle_listed(IsMeant is_meant) {
   bool any = false;
   for (const InodePtr& inode : list_.all()) {
     if (!is_meant(*inode)) continue;
-    const std::unique_lock lock(inode->mutex, std::try_to_lock);
-    if (!lock) {
+    if (!inode->mutex.try_lock()) {
       // What another one gives back is given back for us, too. It waits for the disk alone.
       for (int waited = 0; inode->being_settled && waited < most_waited_ms; ++waited) {
         std::this_thread::sleep_for(1ms);
@@ -94,6 +92,7 @@ bool Settling::settle_listed(IsMeant is_meant) {
       }
       continue;
     }
+    const MutexLock lock(inode->mutex, std::adopt_lock);
     if (inode->dead || inode->unsettled == 0 || inode->slack == Bytes(0)) continue;
     const Bytes before = inode->slack;
     settle(*inode, Preallocation::stays);
@@ -106,7 +105,7 @@ bool Settling::settle_accounts(const AccountIds& accounts) {
   AccountIds payers;
   for (const AccountId account : accounts) payers.push_back(ledger_.payer(account));
   return settle_listed([&](const Inode& inode) {
-    return std::find(payers.begin(), payers.end(), ledger_.payer(inode.charge.account)) != payers.end();
+    return std::find(payers.begin(), payers.end(), ledger_.payer(inode.account())) != payers.end();
   });
 }
 

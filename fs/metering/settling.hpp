@@ -26,8 +26,8 @@ class Settling {
 
   // What the filesystem preallocated past the end of the file goes, too, or may stay.
   enum class Preallocation : uint8_t { stays, goes };
-  // The caller holds inode.mutex. Waits for the disk.
-  void settle(Inode& inode, Preallocation preallocation);
+  // Waits for the disk.
+  void settle(Inode& inode, Preallocation preallocation) REQUIRES(inode.mutex);
   // Every listed inode that one of these accounts pays for, or that there is, but those whose mutex is held:
   // something changes them anyway. The caller holds no inode's mutex. True where anything was given back.
   bool settle_accounts(const AccountIds& accounts);
@@ -36,7 +36,7 @@ class Settling {
  private:
   template <class IsMeant>
   bool settle_listed(IsMeant is_meant);
-  void drop_preallocation(Inode& inode, int fd);
+  void drop_preallocation(Inode& inode, int fd) REQUIRES(inode.mutex);
 
   const Backing& backing_;
   const Ledger& ledger_;

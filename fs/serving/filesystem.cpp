@@ -25,7 +25,7 @@ Filesystem::Filesystem(Sys& sys, Notes& its_notes, Fd root, const FilesystemOpti
       table(notes),
       limit_files(backing),
       limits(backing, ledger, limit_files),
-      limit_follows(backing, limit_files, limits),
+      limit_follows(backing, limits),
       memory(ledger, notes),
       metering(backing, ledger, table, options.refusal),
       tree(backing, notes, ledger, table, limits, limit_follows, metering, options.homes),

@@ -5,11 +5,11 @@
 
 #include <deque>
 #include <functional>
-#include <mutex>
 #include <unordered_map>
 #include <vector>
 
 #include "accounting/ledger.hpp"
+#include "accounting/mutex.hpp"
 
 namespace limaquota {
 
@@ -24,7 +24,7 @@ class Gates {
   template <class Serve>
   void pass(AccountId account, char* data, size_t size, Serve serve) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       Gate& gate = gates_[account];
       if (gate.inside >= most_inside) {
         gate.waiting.emplace_back(data, data + size);
@@ -36,7 +36,7 @@ class Gates {
     for (;;) {
       Request next;
       {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         Gate& gate = gates_[account];
         if (gate.waiting.empty()) {
           --gate.inside;
@@ -54,8 +54,8 @@ class Gates {
     unsigned inside = 0;
     std::deque<Request> waiting;
   };
-  std::mutex mutex_;
-  std::unordered_map<AccountId, Gate> gates_;  // guarded by mutex_
+  Mutex mutex_;
+  std::unordered_map<AccountId, Gate> gates_ GUARDED_BY(mutex_);
 };
 
 }  // namespace limaquota

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "accounting/mutex.hpp"
 #include "fs/serving/request_kind.hpp"
 
 namespace limaquota {
@@ -73,16 +74,16 @@ void clear_set_id(fuse_req_t req, Filesystem& fs, Inode& inode, bool kill) {
 uint32_t opened(Filesystem& fs, Inode& inode, Fd fd, fuse_file_info* fi) {
   const bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
   {
-    const std::lock_guard lock(inode.open_mutex);
+    const MutexLock lock(inode.open_mutex);
     if (inode.opens++ == 0) {
-      inode.direct = inode.charge.is_disk && writes;
+      inode.direct = inode.is_disk() && writes;
       fs.choose_data(inode);
     }
     if (inode.direct && writes) inode.cache_is_stale = true;
     fi->direct_io = inode.direct;
     fi->keep_cache = !inode.direct && !std::exchange(inode.cache_is_stale, false);
   }
-  const bool cached_disk = inode.charge.is_disk && !fi->direct_io;
+  const bool cached_disk = inode.is_disk() && !fi->direct_io;
   const DescriptorUse use = fi->direct_io ? DescriptorUse::direct_file : DescriptorUse::file;
   fi->fh = handle_of(fd.release(), use, fs.notes, replay()) | (cached_disk ? read_once : 0);
   // Several direct writes within a file may be under way at once, as they take turns here; closing needs no

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <vector>
 
+#include "accounting/mutex.hpp"
 #include "fs/serving/operations.hpp"
 
 namespace limaquota::operations {
@@ -38,8 +39,8 @@ Result<void> set_size(fuse_req_t req, Filesystem& fs, Inode& inode, off_t size, 
     fd = own.get();
   }
   const auto done = fs.data(inode).truncate(inode, fd, static_cast<uint64_t>(size));
-  if (done && inode.charge.is_disk) {
-    const std::lock_guard lock(inode.mutex);
+  if (done && inode.is_disk()) {
+    const MutexLock lock(inode.mutex);
     fs.tree.accounts.read_header(inode.id, inode.path.get(), inode.size);
   }
   return done;
@@ -162,7 +163,7 @@ void statfs(fuse_req_t req, fuse_ino_t id) {
     if (!host) return void(send_err(req, host.error().value));
     const InodePtr inode = is_virtual(id) ? nullptr : fs.table.find(id);
     if (inode) {
-      const Ledger::Room room = fs.ledger.room(inode->charge.account, fs.backing.free_bytes());
+      const Ledger::Room room = fs.ledger.room(inode->account(), fs.backing.free_bytes());
       if (!room.disk_line.is_unlimited()) {
         const uint64_t unit = host->f_frsize;
         const uint64_t line = room.disk_line.count() / unit;

@@ -6,6 +6,7 @@
 
 #include "accounting/image_header.hpp"
 #include "accounting/layout.hpp"
+#include "accounting/mutex.hpp"
 #include "fs/serving/operations.hpp"
 
 namespace limaquota::operations {
@@ -38,7 +39,7 @@ void open(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
         const KeepSetId keep(inode.may_have_set_id);
         const auto truncated = fs.data(inode).truncate(inode, fd->get(), 0);
         if (!truncated) return reply(req, truncated);
-        if (inode.charge.is_disk) fs.tree.accounts.read_header(id, fd->get(), 0);
+        if (inode.is_disk()) fs.tree.accounts.read_header(id, fd->get(), 0);
       }
       const uint32_t reply_flags = opened(fs, inode, std::move(*fd), fi);
       if (send_open(req, *fi, reply_flags) != -ENOENT) return;
@@ -55,8 +56,8 @@ void release(fuse_req_t req, fuse_ino_t id, fuse_file_info* fi) {
     } else {
       const bool was_open = close_handle(fs, fi->fh);
       if (const InodePtr inode = was_open ? fs.table.find(id) : nullptr) {
-        const bool yaml = inode->charge.is_yaml && (fi->flags & O_ACCMODE) != O_RDONLY;
-        const AccountId account = inode->charge.account;
+        const bool yaml = inode->is_yaml() && (fi->flags & O_ACCMODE) != O_RDONLY;
+        const AccountId account = inode->account();
         fs.tree.ends.closed(inode);
         if (yaml) fs.tree.accounts.changed(Role::vm, account, yaml_name);
       }
@@ -105,8 +106,8 @@ void write(fuse_req_t req, fuse_ino_t id, const char* data, size_t size, off_t o
         written = fs.data(inode).write(inode, backing_fd(fi), data, size, at);
       }
       if (!written) return void(send_err(req, written.error().value));
-      if (inode.charge.is_disk && at < image_header_bytes) {
-        const std::lock_guard lock(inode.mutex);
+      if (inode.is_disk() && at < image_header_bytes) {
+        const MutexLock lock(inode.mutex);
         fs.tree.accounts.read_header(id, inode.path.get(), inode.size);
       }
       send_write(req, *written);
@@ -159,8 +160,8 @@ void copy_file_range(fuse_req_t req, fuse_ino_t in_id, off_t in_offset, fuse_fil
                                      backing_fd(out_fi), static_cast<uint64_t>(out_offset), size);
         }
         if (!copied) return void(send_err(req, copied.error().value));
-        if (out.charge.is_disk) {
-          const std::lock_guard lock(out.mutex);
+        if (out.is_disk()) {
+          const MutexLock lock(out.mutex);
           fs.tree.accounts.read_header(out_id, out.path.get(), out.size);
         }
         send_write(req, *copied);

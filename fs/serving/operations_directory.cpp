@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "accounting/layout.hpp"
+#include "accounting/mutex.hpp"
 #include "fs/serving/operations.hpp"
 
 namespace limaquota::operations {
@@ -126,7 +127,7 @@ Result<bool> list_backing(Filesystem& fs, Listing& listing, Inode& inode, int fd
   for (;;) {
     size_t size = 0;
     {
-      const std::lock_guard lock(inode.mutex);
+      const MutexLock lock(inode.mutex);
       const auto sought = sys.lseek(fd, offset, SEEK_SET);
       if (!sought) return sought.error();
       const auto got = sys.getdents(fd, entries.data(), entries.size());

@@ -57,8 +57,7 @@ void forget_multi(fuse_req_t req, size_t count, fuse_forget_data* forgets) {
 }
 
 void create_virtual(fuse_req_t req, Filesystem& fs, fuse_ino_t parent, const char* name, fuse_file_info* fi) {
-  const auto made =
-      fs.virtual_tree.create(replay(), parent, name, (fi->flags & O_EXCL) != 0, (fi->flags & O_TRUNC) != 0);
+  const auto made = fs.virtual_tree.create(replay(), parent, name, fi->flags);
   if (!made) return void(send_err(req, made.error().value));
   fi->fh = made->second;
   fi->direct_io = 1;

@@ -45,11 +45,7 @@ Session::Session(Filesystem& fs, Fd device, Transport transport)
 
 Session::~Session() { fs_.tree.kernel.set_kernel({}); }
 
-Result<void> Session::shake_hands() {
-  if (const auto shaken = handshake_->shake(); !shaken) return shaken;
-  if (handshake_->transport() == Transport::io_uring) threads_->start_queues();
-  return {};
-}
+Result<void> Session::shake_hands() { return handshake_->shake(); }
 
 bool Session::take_over() {
   if (!handshake_->repeat()) return false;
@@ -59,7 +55,10 @@ bool Session::take_over() {
   return sent == sizeof again || errno == ENODEV || errno == ENOTCONN;
 }
 
-bool Session::serve() { return threads_->run(); }
+bool Session::serve() {
+  if (handshake_->transport() == Transport::io_uring) threads_->start_queues();
+  return threads_->run();
+}
 
 std::unique_ptr<RequestContext> Session::context() {
   return std::make_unique<RequestContext>(device_.get(), fs_.notes,
@@ -78,7 +77,7 @@ void Session::serve(RequestContext& context, std::span<char> request) {
   }
   const auto serve_one = [&](char* bytes, size_t length) { serve_bound(context, {bytes, length}); };
   try {
-    gates_.pass(inode->charge.account, request.data(), request.size(), serve_one);
+    gates_.pass(inode->account(), request.data(), request.size(), serve_one);
   } catch (const std::bad_alloc&) {
     serve_bound(context, request);  // no memory to have it wait
   }

@@ -10,6 +10,7 @@
 #include <optional>
 #include <utility>
 
+#include "accounting/mutex.hpp"
 #include "fs/serving/request_kind.hpp"
 #include "fs/serving/uring.hpp"
 #include "fs/system/caller.hpp"
@@ -53,7 +54,7 @@ void run_on_cpu(unsigned cpu) {
 }  // namespace
 
 void ServingThreads::start(std::atomic<int>& waiting, std::function<void()> work) {
-  const std::lock_guard lock(threads_mutex_);
+  const MutexLock lock(threads_mutex_);
   if (threads_.size() >= most_threads) return;
   ++waiting;  // before it can have a request
   try {
@@ -113,19 +114,19 @@ void ServingThreads::serve_device() {
 // The kernel gives requests to its readers in turn. Each has a stack and a buffer of its own: with many,
 // every request finds them cold.
 void ServingThreads::rest() {
-  std::unique_lock lock(rest_mutex_);
+  const MutexLock lock(rest_mutex_);
   // Who took the last request may have found nobody to call.
   if (readers_ == 0) {
     ++readers_;
     return;
   }
   ++resting_;
-  rest_.wait(lock, [this] { return called_ > 0 || rest_over_; });
+  while (called_ == 0 && !rest_over_) rest_.wait(rest_mutex_);
   if (called_ > 0) --called_;
 }
 
 bool ServingThreads::call_reader() {
-  const std::lock_guard lock(rest_mutex_);
+  const MutexLock lock(rest_mutex_);
   if (resting_ == 0) return false;
   --resting_;
   ++called_;
@@ -135,7 +136,7 @@ bool ServingThreads::call_reader() {
 }
 
 void ServingThreads::end_rest() {
-  const std::lock_guard lock(rest_mutex_);
+  const MutexLock lock(rest_mutex_);
   rest_over_ = true;
   rest_.notify_all();
 }
@@ -182,7 +183,7 @@ bool ServingThreads::run() {
   for (size_t i = 0;; ++i) {
     std::thread thread;
     {
-      const std::lock_guard lock(threads_mutex_);
+      const MutexLock lock(threads_mutex_);
       if (i >= threads_.size()) break;
       thread = std::move(threads_[i]);
     }

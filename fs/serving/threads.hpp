@@ -3,15 +3,14 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <thread>
 #include <vector>
 
+#include "accounting/mutex.hpp"
 #include "fs/serving/request_context.hpp"
 
 namespace limaquota {
@@ -57,13 +56,13 @@ class ServingThreads {
   std::atomic<bool> ended_{false};       // the mount is gone
   std::atomic<int> readers_{0};          // threads that wait for /dev/fuse
   std::deque<std::atomic<int>> takers_;  // and for each queue
-  std::mutex rest_mutex_;
-  std::condition_variable rest_;
-  int resting_ = 0;         // guarded by rest_mutex_: threads that rest, and nobody has called
-  int called_ = 0;          // guarded by rest_mutex_: called, but not yet awake
-  bool rest_over_ = false;  // guarded by rest_mutex_
-  std::mutex threads_mutex_;
-  std::vector<std::thread> threads_;           // guarded by threads_mutex_
+  Mutex rest_mutex_;
+  Condition rest_;
+  int resting_ GUARDED_BY(rest_mutex_) = 0;  // threads that rest, and nobody has called
+  int called_ GUARDED_BY(rest_mutex_) = 0;   // called, but not yet awake
+  bool rest_over_ GUARDED_BY(rest_mutex_) = false;
+  Mutex threads_mutex_;
+  std::vector<std::thread> threads_ GUARDED_BY(threads_mutex_);
   std::atomic<bool> short_of_threads_{false};  // and said so
 };
 

@@ -1,12 +1,14 @@
 #include "fs/texts/quota_files.hpp"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include "accounting/layout.hpp"
+#include "accounting/mutex.hpp"
 
 namespace limaquota {
 namespace {
@@ -40,7 +42,7 @@ struct Texts {
 
 class QuotaFiles::Keeping {
  public:
-  explicit Keeping(const QuotaFiles& files) : files_(files) {}
+  explicit Keeping(const QuotaFiles& files) REQUIRES(files.mutex_) : files_(files) {}
   Keeping(const Keeping&) = delete;
   Keeping& operator=(const Keeping&) = delete;
   ~Keeping() { files_.keep(); }
@@ -74,6 +76,7 @@ void QuotaFiles::keep() const {
 }
 
 void QuotaFiles::take_over() {
+  const MutexLock lock(mutex_);
   Texts texts{notes_.quota_texts.read()};
   for (std::string path = texts.text(); !path.empty(); path = texts.text()) {
     Editing& editing = editing_[path];
@@ -100,7 +103,7 @@ bool QuotaFiles::exists(std::string_view path) const {
 }
 
 bool QuotaFiles::is_file(std::string_view path) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return exists(path);
 }
 
@@ -108,7 +111,7 @@ std::vector<std::string> QuotaFiles::names(std::string_view directory) const {
   const std::string prefix = directory.empty() ? "" : std::string(directory) + "/";
   std::vector<std::string> all = store_.names();
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const auto& [path, text] : scratch_) all.push_back(path);
     for (const auto& [path, editing] : editing_) all.push_back(path);
   }
@@ -125,7 +128,7 @@ std::vector<std::string> QuotaFiles::names(std::string_view directory) const {
 }
 
 std::string QuotaFiles::text(std::string_view path) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return current(path);
 }
 
@@ -138,7 +141,7 @@ std::optional<struct stat> QuotaFiles::backing_stat(std::string_view path) const
 
 Result<void> QuotaFiles::create(std::string_view path) {
   const bool limit = store_.is_limit(path);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const Keeping keeping(*this);
   if (limit) {
     editing_.try_emplace(std::string(path));
@@ -150,7 +153,7 @@ Result<void> QuotaFiles::create(std::string_view path) {
 }
 
 void QuotaFiles::open_for_writing(std::string_view path, uint64_t handle) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const Keeping keeping(*this);
   if (scratch_.contains(path)) return;
   const std::string text = current(path);
@@ -160,7 +163,7 @@ void QuotaFiles::open_for_writing(std::string_view path, uint64_t handle) {
 }
 
 Result<void> QuotaFiles::set_size(std::string_view path, uint64_t size) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const Keeping keeping(*this);
   if (const auto found = scratch_.find(path); found != scratch_.end()) {
     if (size > most_scratch_bytes) return Errno{EFBIG};
@@ -186,7 +189,7 @@ Result<size_t> QuotaFiles::write(std::string_view path, std::string_view data, u
     std::copy(data.begin(), data.end(), text.begin() + static_cast<std::ptrdiff_t>(offset));
     return text;
   };
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const Keeping keeping(*this);
   if (const auto found = scratch_.find(path); found != scratch_.end()) {
     size_t others = 0;
@@ -221,7 +224,7 @@ Result<size_t> QuotaFiles::write(std::string_view path, std::string_view data, u
 }
 
 Result<void> QuotaFiles::flush(std::string_view path, uint64_t owner) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const Keeping keeping(*this);
   const auto entry = editing_.find(path);
   if (entry == editing_.end() || entry->second.owner != owner) return {};
@@ -238,7 +241,7 @@ Result<void> QuotaFiles::put_pending(std::string_view path, Editing& editing) {
 }
 
 void QuotaFiles::closed(std::string_view path, uint64_t handle) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const Keeping keeping(*this);
   const auto entry = editing_.find(path);
   if (entry == editing_.end()) return;
@@ -249,7 +252,7 @@ void QuotaFiles::closed(std::string_view path, uint64_t handle) {
 }
 
 Result<void> QuotaFiles::remove(std::string_view path) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const Keeping keeping(*this);
   if (const auto found = scratch_.find(path); found != scratch_.end()) {
     scratch_.erase(found);
@@ -260,13 +263,13 @@ Result<void> QuotaFiles::remove(std::string_view path) {
   return was_open && !removed && removed.error().value == ENOENT ? Result<void>() : removed;
 }
 
-Result<void> QuotaFiles::rename(std::string_view from, std::string_view to, bool may_replace) {
+Result<void> QuotaFiles::rename(std::string_view from, std::string_view to, unsigned flags) {
   if (from == to) return {};
   const bool to_limit = store_.is_limit(to);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const Keeping keeping(*this);
   if (!exists(from)) return Errno{ENOENT};
-  if (!may_replace && exists(to)) return Errno{EEXIST};
+  if ((flags & RENAME_NOREPLACE) != 0 && exists(to)) return Errno{EEXIST};
   const std::string text = current(from);
   const bool from_scratch = scratch_.contains(from);
   if (to_limit) {
@@ -288,7 +291,7 @@ Result<void> QuotaFiles::rename(std::string_view from, std::string_view to, bool
 void QuotaFiles::promote(std::string_view account) {
   std::string text;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto found = scratch_.find(account);
     if (found == scratch_.end()) return;
     text = found->second;

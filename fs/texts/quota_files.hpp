@@ -3,7 +3,6 @@
 #pragma once
 
 #include <map>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "accounting/layout.hpp"
+#include "accounting/mutex.hpp"
 #include "accounting/result.hpp"
 #include "fs/backing/backing.hpp"
 #include "fs/handover/notes.hpp"
@@ -44,7 +44,8 @@ class QuotaFiles {
   Result<void> flush(std::string_view path, uint64_t owner);
   void closed(std::string_view path, uint64_t handle);
   Result<void> remove(std::string_view path);
-  Result<void> rename(std::string_view from, std::string_view to, bool may_replace);
+  // `flags` as of renameat2(2).
+  Result<void> rename(std::string_view from, std::string_view to, unsigned flags);
   // A scratch file of that name becomes its limit file, if its text is one: limits may be written before the
   // VM exists.
   void promote(std::string_view account);
@@ -61,11 +62,11 @@ class QuotaFiles {
   static constexpr size_t most_scratch_files = 64;
   static constexpr size_t largest_limit_text = 4096;
 
-  void keep() const;  // what it holds, for the next worker; the caller holds mutex_
-  void take_over();   // what the worker before kept
-  Result<void> put_pending(std::string_view path, Editing& editing);  // the caller holds mutex_
-  std::string current(std::string_view path) const;                   // the caller holds mutex_
-  bool exists(std::string_view path) const;                           // the caller holds mutex_
+  void keep() const REQUIRES(mutex_);  // what it holds, for the next worker
+  void take_over();                    // what the worker before kept
+  Result<void> put_pending(std::string_view path, Editing& editing) REQUIRES(mutex_);
+  std::string current(std::string_view path) const REQUIRES(mutex_);
+  bool exists(std::string_view path) const REQUIRES(mutex_);
   static bool whole(std::string_view text) { return text.ends_with('\n') || is_lone_size(text); }
 
   // Keeps what a function changed when it ends: made after the lock of mutex_.
@@ -74,10 +75,9 @@ class QuotaFiles {
   const Backing& backing_;
   LimitStore& store_;
   Notes& notes_;
-  mutable std::mutex mutex_;
-  // guarded by mutex_
-  std::map<std::string, Editing, std::less<>> editing_;
-  std::map<std::string, std::string, std::less<>> scratch_;
+  mutable Mutex mutex_;
+  std::map<std::string, Editing, std::less<>> editing_ GUARDED_BY(mutex_);
+  std::map<std::string, std::string, std::less<>> scratch_ GUARDED_BY(mutex_);
 };
 
 }  // namespace limaquota

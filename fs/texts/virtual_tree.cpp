@@ -7,6 +7,7 @@
 #include <ctime>
 
 #include "accounting/layout.hpp"
+#include "accounting/mutex.hpp"
 
 namespace limaquota {
 namespace {
@@ -45,7 +46,7 @@ VirtualTree::Kind VirtualTree::kind(std::string_view path) const {
 // The same for each worker, so that a node which the kernel knows is found again: a hash of the path
 // (FNV-1a), or what follows it where that is taken.
 NodeId VirtualTree::id_of(const std::string& path) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (const auto known = ids_.find(path); known != ids_.end()) return known->second;
   uint64_t hash = 14695981039346656037U;
   for (const char c : path) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211U;
@@ -58,7 +59,7 @@ NodeId VirtualTree::id_of(const std::string& path) {
 std::optional<std::string> VirtualTree::path_of(NodeId id) {
   for (const bool look : {true, false}) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       const auto found = paths_.find(id);
       if (found != paths_.end()) return found->second;
     }
@@ -164,13 +165,13 @@ Result<std::vector<VirtualTree::Child>> VirtualTree::list(NodeId id) {
   return children;
 }
 
-uint64_t VirtualTree::handle_for_request(Replay& replay, bool writes) {
+uint64_t VirtualTree::handle_for_request(Replay& replay, Opened opened) {
   if (const auto earlier = replay.earlier<OpensText>()) return earlier->handle;
   uint64_t handle = 0;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     next_handle_ += 2;
-    handle = next_handle_ | (writes ? 1 : 0);
+    handle = next_handle_ | (opened == Opened::to_write ? 1 : 0);
   }
   replay.intend(OpensText{handle});
   return handle;
@@ -184,7 +185,7 @@ Result<uint64_t> VirtualTree::open(Replay& replay, NodeId id, int flags) {
   const bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0;
   if (what == Kind::usage_file && writes) return Errno{EACCES};
   if (what != Kind::usage_file && what != Kind::quota_file) return Errno{EISDIR};
-  return open_file(*path, flags, handle_for_request(replay, writes));
+  return open_file(*path, flags, handle_for_request(replay, writes ? Opened::to_write : Opened::to_read));
 }
 
 Result<uint64_t> VirtualTree::open_file(const std::string& path, int flags, uint64_t handle) {
@@ -197,22 +198,21 @@ Result<uint64_t> VirtualTree::open_file(const std::string& path, int flags, uint
 }
 
 Result<std::pair<VirtualTree::Node, uint64_t>> VirtualTree::create(Replay& replay, NodeId parent,
-                                                                   std::string_view name, bool exclusive,
-                                                                   bool truncate) {
+                                                                   std::string_view name, int flags) {
   const auto path = child_path(parent, name);
   if (!path) return path.error();
   if (!in_tree(*path, quota_directory)) return Errno{EPERM};
   const Kind what = kind(*path);
   if (what != Kind::none) {
-    if (exclusive && !replay.earlier<OpensText>()) return Errno{EEXIST};
+    if ((flags & O_EXCL) != 0 && !replay.earlier<OpensText>()) return Errno{EEXIST};
     if (what != Kind::quota_file) return Errno{EISDIR};
   }
-  const uint64_t handle = handle_for_request(replay, true);
+  const uint64_t handle = handle_for_request(replay, Opened::to_write);
   if (what == Kind::none) {
     if (const auto created = quota_.create(below(*path)); !created) return created.error();
   }
   const NodeId id = id_of(*path);
-  const auto opened = open_file(*path, truncate ? O_TRUNC : 0, handle);
+  const auto opened = open_file(*path, flags, handle);
   if (!opened) return opened.error();
   return std::pair{Node{id, stat_of(id, *path, Kind::quota_file)}, *opened};
 }
@@ -229,7 +229,7 @@ Result<std::string> VirtualTree::read(NodeId node, uint64_t handle, size_t size,
 Result<std::string> VirtualTree::read_usage(const std::string& path, uint64_t handle, size_t size,
                                             uint64_t offset) {
   if (offset > 0) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (const auto found = texts_.find(handle); found != texts_.end())
       return found->second.part(size, offset);
   }
@@ -237,13 +237,13 @@ Result<std::string> VirtualTree::read_usage(const std::string& path, uint64_t ha
   if (!fresh) return Errno{ENOENT};
   KeptText text(handle, std::move(*fresh), notes_);
   std::string part = text.part(size, offset);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   texts_.insert_or_assign(handle, std::move(text));
   return part;
 }
 
 void VirtualTree::take_over_text(int descriptor) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   texts_.insert_or_assign(KeptText::handle_of(descriptor, notes_), KeptText(descriptor, notes_));
 }
 
@@ -266,7 +266,7 @@ void VirtualTree::release(NodeId node, uint64_t handle) {
     if (const auto path = path_of(node)) quota_.closed(below(*path), handle);
     return;
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   texts_.erase(handle);
 }
 
@@ -295,10 +295,10 @@ Result<void> VirtualTree::rename(Replay& replay, NodeId parent, std::string_view
   }
   if (what != Kind::quota_file || kind(*to) == Kind::quota_dir) return Errno{EPERM};
   replay.intend(ChangesText{});
-  const auto renamed = quota_.rename(below(*from), below(*to), (flags & RENAME_NOREPLACE) == 0);
+  const auto renamed = quota_.rename(below(*from), below(*to), flags);
   if (!renamed) return renamed;
   // The node goes with its name, as the kernel moves its own.
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (const auto old = ids_.find(*to); old != ids_.end()) {
     paths_.erase(old->second);
     ids_.erase(old);

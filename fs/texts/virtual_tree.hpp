@@ -5,13 +5,13 @@
 #include <sys/stat.h>
 
 #include <map>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
+#include "accounting/mutex.hpp"
 #include "accounting/result.hpp"
 #include "fs/handover/kept_text.hpp"
 #include "fs/handover/notes.hpp"
@@ -49,8 +49,8 @@ class VirtualTree {
   void take_over_text(int descriptor);
   // `replay` is that of the request in service.
   Result<uint64_t> open(Replay& replay, NodeId id, int flags);
-  Result<std::pair<Node, uint64_t>> create(Replay& replay, NodeId parent, std::string_view name,
-                                           bool exclusive, bool truncate);
+  // `flags` as of open(2).
+  Result<std::pair<Node, uint64_t>> create(Replay& replay, NodeId parent, std::string_view name, int flags);
   // A handle goes with its node: a worker that takes over (fs/handover/notes.hpp) knows it by both.
   Result<std::string> read(NodeId node, uint64_t handle, size_t size, uint64_t offset);
   // `owner` stands for the process that writes or closes (FUSE's lock owner).
@@ -72,7 +72,8 @@ class VirtualTree {
   Result<std::string> child_path(NodeId parent, std::string_view name);
   struct stat stat_of(NodeId id, const std::string& path, Kind kind) const;
   // A handle for the open or create in service; the same where that comes again.
-  uint64_t handle_for_request(Replay& replay, bool writes);
+  enum class Opened : uint8_t { to_read, to_write };
+  uint64_t handle_for_request(Replay& replay, Opened opened);
   Result<uint64_t> open_file(const std::string& path, int flags, uint64_t handle);
   Result<std::string> read_usage(const std::string& path, uint64_t handle, size_t size, uint64_t offset);
 
@@ -81,13 +82,12 @@ class VirtualTree {
   Notes& notes_;
   const uid_t uid_;
   const gid_t gid_;
-  mutable std::mutex mutex_;
-  // guarded by mutex_
-  std::map<std::string, NodeId, std::less<>> ids_;
-  std::unordered_map<NodeId, std::string> paths_;
+  mutable Mutex mutex_;
+  std::map<std::string, NodeId, std::less<>> ids_ GUARDED_BY(mutex_);
+  std::unordered_map<NodeId, std::string> paths_ GUARDED_BY(mutex_);
   // Of an open `.usage` file: what its beginning was read with.
-  std::unordered_map<uint64_t, KeptText> texts_;
-  uint64_t next_handle_;
+  std::unordered_map<uint64_t, KeptText> texts_ GUARDED_BY(mutex_);
+  uint64_t next_handle_ GUARDED_BY(mutex_);
 };
 
 }  // namespace limaquota

@@ -9,6 +9,7 @@
 
 #include "accounting/escape.hpp"
 #include "accounting/lima_yaml.hpp"
+#include "accounting/mutex.hpp"
 #include "fs/system/log.hpp"
 #include "fs/system/read_names.hpp"
 
@@ -67,7 +68,7 @@ void Accounts::changed(Role parent, AccountId account, std::string_view name) {
   const bool vm =
       parent == Role::root || (parent == Role::vm && (name == yaml_name || is_disk_file_name(name)));
   if (!disks && !vm) return;
-  const std::lock_guard lock(refresh_mutex_);
+  const MutexLock lock(refresh_mutex_);
   const auto home = backing_.sys().openat(backing_.root(), ".", O_RDONLY | O_DIRECTORY, 0);
   const std::string vm_name = parent == Role::root ? std::string(name) : ledger_.name(account);
   bool all = home.operator bool();
@@ -174,7 +175,7 @@ void Accounts::read_yaml(AccountId id, int dir) {
 }
 
 bool Accounts::refresh() {
-  const std::lock_guard lock(refresh_mutex_);
+  const MutexLock lock(refresh_mutex_);
   Sys& sys = backing_.sys();
   const auto home = sys.openat(backing_.root(), ".", O_RDONLY | O_DIRECTORY, 0);
   const auto names = home ? read_names(sys, home->get()) : Result<std::vector<std::string>>(home.error());

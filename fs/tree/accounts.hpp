@@ -4,12 +4,12 @@
 
 #include <atomic>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <string_view>
 
 #include "accounting/layout.hpp"
 #include "accounting/ledger.hpp"
+#include "accounting/mutex.hpp"
 #include "fs/backing/backing.hpp"
 #include "fs/limits/limit_store.hpp"
 #include "fs/metering/inode.hpp"
@@ -66,7 +66,7 @@ class Accounts {
   LimitStore& limits_;
   const std::vector<std::string> homes_;
   AccountId shared_ = 0;
-  std::mutex refresh_mutex_;  // one refresh at a time
+  Mutex refresh_mutex_;  // one refresh at a time
   std::atomic<bool> stale_{false};
 };
 

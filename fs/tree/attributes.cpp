@@ -4,9 +4,10 @@
 
 #include <cerrno>
 #include <cstring>
-#include <mutex>
 #include <string>
 #include <utility>
+
+#include "accounting/mutex.hpp"
 
 namespace limaquota {
 
@@ -39,7 +40,7 @@ Result<void> Attributes::set(Replay& replay, Inode& inode, const char* name, con
   }
   auto reservation = admission_.reserve(claims_of(inode, backing_.metadata(size)), Line::control);
   if (!reservation) return reservation.error();
-  const std::lock_guard lock(inode.mutex);
+  const MutexLock lock(inode.mutex);
   if (replay.notes_intents() && ((flags & XATTR_CREATE) == 0 || !has(inode, name)))
     replay.intend(ChangesAttribute{});
   const auto done = backing_.sys().setxattr(inode.path.get(), name, value, size, flags);
@@ -49,7 +50,7 @@ Result<void> Attributes::set(Replay& replay, Inode& inode, const char* name, con
 
 Result<void> Attributes::remove(Replay& replay, Inode& inode, const char* name) {
   const bool before = replay.earlier<ChangesAttribute>().has_value();
-  const std::lock_guard lock(inode.mutex);
+  const MutexLock lock(inode.mutex);
   const bool there = replay.notes_intents() && has(inode, name);
   if (!there && before) return {};
   if (there) replay.intend(ChangesAttribute{});

@@ -58,11 +58,11 @@ std::optional<Charges::Where> Charges::find(NodeId id) {
 
 void Charges::add_name(Inode& inode, AccountId account) {
   auto& holders = inode.charge.holders;
-  if (!holders) holders = std::make_unique<std::vector<Holder>>(1, Holder{inode.charge.account, 1});
+  if (!holders) holders = std::make_unique<std::vector<Holder>>(1, Holder{inode.account(), 1});
   for (Holder& holder : *holders) holder.names += holder.account == account ? 1 : 0;
 }
 
-Charges::NameWas Charges::drop_name(Charge& charge, const Inode* inode, AccountId account, Changes& changes) {
+Charges::NameWas Charges::drop_name(Charge& charge, Bytes slack, AccountId account, Changes& changes) {
   if (!charge.holders) return NameWas::last;
   auto& holders = *charge.holders;
   const auto holder =
@@ -72,7 +72,6 @@ Charges::NameWas Charges::drop_name(Charge& charge, const Inode* inode, AccountI
     charge.holders.reset();
     return NameWas::last;
   }
-  const Bytes slack = inode != nullptr ? inode->slack : Bytes(0);
   changes.push_back({account, charge.bytes, Bytes(0), slack, Bytes(0), 0});
   holders.erase(holder);
   charge.account = holders.front().account;
@@ -112,7 +111,7 @@ void Charges::move_holder(Charge& charge, AccountId from, AccountId to, Bytes sl
 void Charges::move_name(const Found& found, AccountId from, const Child& child, const char* name) {
   std::optional<DiskRecord> record;
   if (child.is_disk) record = disk_record(found, child.account, name);
-  table_.with_charge(found.id, [&](Charge& charge, const Inode* inode) {
+  table_.with_charge(found.id, [&](Charge& charge, const Inode* inode) REQUIRES(inode->mutex) {
     const Bytes slack = inode != nullptr ? inode->slack : Bytes(0);
     const AccountId to = child.account;
     if (from != to && charge.holders) {

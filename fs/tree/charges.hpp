@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "accounting/ledger.hpp"
-#include "fs/backing/backing.hpp"
 #include "fs/metering/inode.hpp"
 #include "fs/metering/inode_charge.hpp"
 #include "fs/metering/inode_table.hpp"
@@ -23,8 +22,8 @@ namespace limaquota {
 // Thread safety: all functions may be called from any thread.
 class Charges {
  public:
-  Charges(const Backing& backing, Ledger& ledger, InodeTable& table, const Accounts& accounts)
-      : backing_(backing), ledger_(ledger), table_(table), accounts_(accounts) {}
+  Charges(Ledger& ledger, InodeTable& table, const Accounts& accounts)
+      : ledger_(ledger), table_(table), accounts_(accounts) {}
 
   // An inode as it was found, by an O_PATH descriptor, or by none where it is no disk.
   struct Found {
@@ -50,24 +49,24 @@ class Charges {
   std::optional<Where> find(NodeId id);
 
   // --- names; of inodes with several ---
-  // The inode, whose mutex the caller holds, got one more name in an account that it counts in already.
-  static void add_name(Inode& inode, AccountId account);
+  // The inode got one more name in an account that it counts in already.
+  static void add_name(Inode& inode, AccountId account) REQUIRES(inode.mutex);
   // Whether its name was the last that the tree has of it.
   enum class NameWas : uint8_t { last, one_of_several };
-  // A name in `account` is gone. The caller holds the mutex of the inode, if there is one.
-  static NameWas drop_name(Charge& charge, const Inode* inode, AccountId account, Changes& changes);
+  // A name in `account` is gone, of an inode that has so much slack.
+  static NameWas drop_name(Charge& charge, Bytes slack, AccountId account, Changes& changes);
   // Found by the scan: where its names are.
   void set_holders(NodeId id, std::vector<Holder> holders);
   // A name went from account `from` to what `child` says, under which its inode now counts as `child`.
   void move_name(const Found& found, AccountId from, const Child& child, const char* name);
-  // The inode, whose mutex the caller holds, is a disk from now on.
-  void become_disk(Inode& inode, AccountId account, const char* name, const struct stat& st);
+  // The inode is a disk from now on.
+  void become_disk(Inode& inode, AccountId account, const char* name, const struct stat& st)
+      REQUIRES(inode.mutex);
 
  private:
   void move_holder(Charge& charge, AccountId from, AccountId to, Bytes slack);
   DiskRecord disk_record(const Found& found, AccountId account, const char* name) const;
 
-  const Backing& backing_;
   Ledger& ledger_;
   InodeTable& table_;
   const Accounts& accounts_;

@@ -44,7 +44,7 @@ Result<Entry> Entries::enter(Inode& parent, const char* name, Fd path, Changes& 
   const Charges::Found found{id, path.get(), *st, backing_.sys().file_handle(path.get(), "")};
   charges_.drop_stale(found, changes);
   if (!table_.has_charge(id)) {
-    const Child child = accounts_.child_of(parent.charge.role, parent.charge.account, name, st->st_mode);
+    const Child child = accounts_.child_of(parent.role(), parent.account(), name, st->st_mode);
     charges_.add(found, child, name, changes);
   }
   return enter_known(id, std::move(path), parent.id, name, *st, found.handle);

@@ -50,8 +50,8 @@ class Entries {
   // known, or found by its file handle, as root.
   Result<Entry> reopen(NodeId id);
   Result<struct stat> attributes(Inode& inode);
-  // What a new Inode is told of the inode that it stands for.
-  void describe(Inode& inode, const struct stat& st, const std::string& handle) const;
+  // What a new Inode, which nobody else has yet, is told of the inode that it stands for.
+  void describe(Inode& inode, const struct stat& st, const std::string& handle) const UNCHECKED_LOCKS;
 
  private:
   Entry enter_known(NodeId id, Fd path, NodeId parent, const char* name, const struct stat& st,

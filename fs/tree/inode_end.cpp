@@ -1,7 +1,8 @@
 #include "fs/tree/inode_end.hpp"
 
-#include <mutex>
 #include <utility>
+
+#include "accounting/mutex.hpp"
 
 namespace limaquota {
 
@@ -14,15 +15,15 @@ void InodeEnd::forget(NodeId id, uint64_t count) {
 void InodeEnd::let_die(const InodePtr& inode) {
   Changes changes;
   {
-    const std::lock_guard lock(inode->mutex);
+    const MutexLock lock(inode->mutex);
     if (inode->dead || !inode->gone) return;
     Charges::give_back(inode->charge, inode->slack, changes);
-    if (inode->charge.is_disk) ledger_.drop_disk(inode->id);
+    if (inode->is_disk()) ledger_.drop_disk(inode->id);
     table_.drop_charge(*inode);
     table_.close_path(*inode);
   }
   ledger_.apply(changes.data(), changes.size());
-  const std::lock_guard lock(inode->mutex);
+  const MutexLock lock(inode->mutex);
   table_.unmark_dying(*inode);
 }
 
@@ -30,7 +31,7 @@ void InodeEnd::closed(const InodePtr& inode) {
   bool dies = false;
   --inode->opens;
   {
-    const std::lock_guard lock(inode->mutex);
+    const MutexLock lock(inode->mutex);
     if (!inode->dead && !inode->gone) inode_charges_.observe(*inode);
     if (inode->gone && inode->opens == 0) {
       list_.remove(*inode);
@@ -44,8 +45,7 @@ void InodeEnd::closed(const InodePtr& inode) {
 
 void InodeEnd::name_goes(const Standing& standing) {
   const InodePtr inode = table_.find(standing.id);
-  if (inode && table_.has_charge(standing.id))
-    table_.note_account(*inode, ledger_.name(inode->charge.account));
+  if (inode && table_.has_charge(standing.id)) table_.note_account(*inode, ledger_.name(inode->account()));
 }
 
 void InodeEnd::name_gone(Standing standing, AccountId account) {
@@ -59,8 +59,9 @@ void InodeEnd::name_gone(Standing standing, AccountId account) {
   };
   std::optional<Gone> gone;
   Changes changes;
-  table_.with_charge(standing.id, [&](Charge& charge, Inode* inode) {
-    const auto name_was = Charges::drop_name(charge, inode, account, changes);
+  table_.with_charge(standing.id, [&](Charge& charge, Inode* inode) REQUIRES(inode->mutex) {
+    const Bytes slack = inode != nullptr ? inode->slack : Bytes(0);
+    const auto name_was = Charges::drop_name(charge, slack, account, changes);
     if (name_was == Charges::NameWas::one_of_several && !no_link) return InodeTable::Keep::yes;
     gone = Gone{charge.role, charge.account, inode != nullptr, false};
     if (inode == nullptr) {

@@ -5,40 +5,49 @@
 #include <chrono>
 #include <utility>
 
+#include "accounting/mutex.hpp"
+
 namespace limaquota {
+namespace {
+// The settler looks far more often, unless it waits for a disk.
+constexpr std::chrono::milliseconds longest_until_a_look{1000};
+}  // namespace
 
 void KernelCache::set_kernel(Kernel kernel) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   kernel_ = std::move(kernel);
 }
 
 void KernelCache::forget_some() {
   rlimit limit{};
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!kernel_.forget_name || ::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   most_known_ = limit.rlim_cur / 2;
   const auto names = table_.too_many(most_known_);
-  begin_forgetting();
-  for (const auto& known : names) kernel_.forget_name(known.parent, known.name);
-  end_forgetting();
+  step(Forgetting::yes);
+  for (const auto& known : names) {
+    kernel_.forget_name(known.parent, known.name);
+    step(Forgetting::yes);
+  }
+  step(Forgetting::no);
 }
 
-void KernelCache::begin_forgetting() {
-  const std::lock_guard lock(forgetting_mutex_);
-  ++looks_;
-  forgetting_ = true;
-  looked_.notify_all();
-}
-
-void KernelCache::end_forgetting() {
-  const std::lock_guard lock(forgetting_mutex_);
-  forgetting_ = false;
+void KernelCache::step(Forgetting now) {
+  const MutexLock lock(forgetting_mutex_);
+  ++steps_;
+  forgetting_ = now;
+  stepped_.notify_all();
 }
 
 bool KernelCache::wait_for_forgetting() {
-  std::unique_lock lock(forgetting_mutex_);
-  const uint64_t before = looks_;
-  return looked_.wait_for(lock, std::chrono::seconds(1), [&] { return forgetting_ || looks_ != before; });
+  const auto now = std::chrono::steady_clock::now();
+  const MutexLock lock(forgetting_mutex_);
+  const uint64_t before = steps_;
+  const auto until = now + (forgetting_ == Forgetting::yes ? patience_ : longest_until_a_look);
+  while (steps_ == before) {
+    if (!stepped_.wait_until(forgetting_mutex_, until)) break;
+  }
+  return steps_ != before;
 }
 
 }  // namespace limaquota

@@ -3,13 +3,13 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <string>
 
+#include "accounting/mutex.hpp"
 #include "fs/metering/inode_table.hpp"
 #include "fs/system/node_id.hpp"
 
@@ -18,7 +18,10 @@ namespace limaquota {
 // Thread safety: all functions may be called from any thread.
 class KernelCache {
  public:
-  explicit KernelCache(const InodeTable& table) : table_(table) {}
+  // `patience`: how long a request waits for a name to go.
+  explicit KernelCache(const InodeTable& table,
+                       std::chrono::milliseconds patience = std::chrono::milliseconds(20))
+      : table_(table), patience_(patience) {}
 
   // Set by the session while it lives, and taken back (empty) before it ends.
   struct Kernel {
@@ -33,29 +36,32 @@ class KernelCache {
   // left.
   bool knows_many() const { return table_.known() > most_known_; }
   bool knows_too_many() const { return table_.known() / 3 > most_known_ / 2; }
-  // By a request that makes it know one more: returns once it was looked what may be forgotten, or while
-  // names are being forgotten. A name goes as soon as no lookup in its directory is under way, so a request
-  // that waited for more than that would wait for itself. False where nobody looked for a second.
+  // By a request that makes it know one more: returns once it was looked what may be forgotten or, while
+  // names are being forgotten, once another one is. A name goes when no lookup in its directory is under way,
+  // so the request may be what holds it up: then it loses the patience, and no more. False where nothing came
+  // of the wait.
   bool wait_for_forgetting();
   // Calls `ask(knows)` where there is a kernel to ask.
   template <class Ask>
   void ask(Ask ask) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (kernel_.knows) ask(kernel_.knows);
   }
 
  private:
-  void begin_forgetting();
-  void end_forgetting();
+  enum class Forgetting : uint8_t { no, yes };
+  // A look began, or a name went, or the look ended.
+  void step(Forgetting now);
 
   const InodeTable& table_;
+  const std::chrono::milliseconds patience_;
   std::atomic<size_t> most_known_{SIZE_MAX};  // inodes that it may know before it is made to forget some
-  std::mutex mutex_;
-  Kernel kernel_;  // guarded by mutex_, which is held while it is called
-  std::mutex forgetting_mutex_;
-  std::condition_variable looked_;
-  uint64_t looks_ = 0;       // guarded by forgetting_mutex_: how often it was looked what may be forgotten
-  bool forgetting_ = false;  // guarded by forgetting_mutex_
+  Mutex mutex_;
+  Kernel kernel_ GUARDED_BY(mutex_);  // which is held while it is called
+  Mutex forgetting_mutex_;
+  Condition stepped_;
+  uint64_t steps_ GUARDED_BY(forgetting_mutex_) = 0;
+  Forgetting forgetting_ GUARDED_BY(forgetting_mutex_) = Forgetting::no;
 };
 
 }  // namespace limaquota

@@ -6,13 +6,13 @@ namespace limaquota {
 
 // `from` has the type of what goes.
 std::optional<LimitMove> LimitAlong::move(const Place& from, const Place& to, LimitGoes goes) const {
-  const Role from_role = from.directory.charge.role;
-  const Role to_role = to.directory.charge.role;
+  const Role from_role = from.directory.role();
+  const Role to_role = to.directory.role();
   const mode_t type = from.type;
   LimitMove move{own_account(from_role, from.name, type), own_account(to_role, to.name, type), goes};
   if (is_yaml(from_role, from.name) && is_yaml(to_role, to.name)) {
-    move.from = ledger_.name(from.directory.charge.account);
-    move.to = ledger_.name(to.directory.charge.account);
+    move.from = ledger_.name(from.directory.account());
+    move.to = ledger_.name(to.directory.account());
   } else if (role_of_child(from_role, from.name, type) != role_of_child(to_role, to.name, type)) {
     return std::nullopt;
   }

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "accounting/layout.hpp"
+#include "accounting/mutex.hpp"
 #include "fs/system/read_names.hpp"
 
 namespace limaquota {
@@ -34,7 +35,7 @@ std::optional<Bytes> LimitFilesCharge::bytes_below(int dir, std::string_view nam
 }
 
 bool LimitFilesCharge::recount() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   SeenLinks seen;
   const auto quota = bytes_below(backing_.root(), quota_directory, seen);
   const auto usage = bytes_below(backing_.root(), usage_directory, seen);
@@ -46,7 +47,7 @@ bool LimitFilesCharge::recount() {
   bytes_ = bytes;
   // The home directory itself may have grown by a name.
   if (const InodePtr root = table_.find(root_node)) {
-    const std::lock_guard root_lock(root->mutex);
+    const MutexLock root_lock(root->mutex);
     inode_charges_.observe(*root);
   }
   return true;

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <atomic>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string_view>
 
 #include "accounting/ledger.hpp"
+#include "accounting/mutex.hpp"
 #include "fs/backing/backing.hpp"
 #include "fs/metering/inode_charge.hpp"
 #include "fs/metering/inode_table.hpp"
@@ -40,8 +40,8 @@ class LimitFilesCharge {
   const InodeTable& table_;
   InodeCharges& inode_charges_;
   const Accounts& accounts_;
-  std::mutex mutex_;
-  Bytes bytes_;  // guarded by mutex_
+  Mutex mutex_;
+  Bytes bytes_ GUARDED_BY(mutex_);
   std::atomic<bool> unknown_{false};
 };
 

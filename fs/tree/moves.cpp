@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "accounting/mutex.hpp"
 #include "fs/system/read_names.hpp"
 
 namespace limaquota {
@@ -19,14 +20,14 @@ void Moves::move(const Standing& moved, Role role_before, AccountId from, const 
   const auto dir = backing_.sys().openat(moved.path.get(), ".", O_RDONLY | O_DIRECTORY, 0);
   if (dir && move_below(dir->get(), from, child.role, child.account) == Looked::at_all) return;
   auto again = backing_.sys().openat(moved.path.get(), ".", O_PATH | O_DIRECTORY, 0);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (again) unfinished_.push_back({std::move(*again), from});
 }
 
 void Moves::go_on() {
   std::vector<Unfinished> unfinished;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     unfinished.swap(unfinished_);
   }
   for (Unfinished& one : unfinished) {
@@ -36,7 +37,7 @@ void Moves::go_on() {
     if (!now) continue;
     const auto dir = backing_.sys().openat(one.directory.get(), ".", O_RDONLY | O_DIRECTORY, 0);
     if (dir && move_below(dir->get(), one.from, now->role, now->account) == Looked::at_all) continue;
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     unfinished_.push_back(std::move(one));
   }
 }
@@ -73,9 +74,8 @@ std::optional<Moves::Left> Moves::renamed(const Standing& moved, const Inode& fr
   const auto before = charges_.find(moved.id);
   if (!before) return std::nullopt;
   const bool owns_account = before->role == Role::vm || before->role == Role::disk;
-  const AccountId from = owns_account ? before->account : AccountId(from_parent.charge.account);
-  const Child child =
-      accounts_.child_of(to_parent.charge.role, to_parent.charge.account, to_name, moved.st.st_mode);
+  const AccountId from = owns_account ? before->account : AccountId(from_parent.account());
+  const Child child = accounts_.child_of(to_parent.role(), to_parent.account(), to_name, moved.st.st_mode);
   move(moved, before->role, from, child, to_name);
   if (from == child.account) return std::nullopt;
   return Left{before->role, from};

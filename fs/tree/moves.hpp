@@ -2,10 +2,10 @@
 // directory.
 #pragma once
 
-#include <mutex>
 #include <optional>
 #include <vector>
 
+#include "accounting/mutex.hpp"
 #include "fs/backing/backing.hpp"
 #include "fs/metering/inode.hpp"
 #include "fs/metering/inode_table.hpp"
@@ -50,8 +50,8 @@ class Moves {
   InodeTable& table_;
   Accounts& accounts_;
   Charges& charges_;
-  std::mutex mutex_;
-  std::vector<Unfinished> unfinished_;  // guarded by mutex_
+  Mutex mutex_;
+  std::vector<Unfinished> unfinished_ GUARDED_BY(mutex_);
 };
 
 }  // namespace limaquota

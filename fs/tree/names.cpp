@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <mutex>
 #include <optional>
 #include <utility>
 
 #include "accounting/layout.hpp"
+#include "accounting/mutex.hpp"
 #include "fs/tree/standing.hpp"
 
 namespace limaquota {
@@ -28,28 +28,29 @@ Result<Names::Made> Names::make(Replay& replay, const Making& making) {
   // kernel holds its directory's lock.
   const bool there = replay.notes_intents() && stands(parent, making.name);
   const bool before = there && (replay.earlier<MakesName>() || replay.earlier<OpensUp>());
-  const Child child = accounts_.child_of(parent.charge.role, parent.charge.account, making.name, making.type);
-  Claims claims{{parent.charge.account, backing_.metadata(making.value_size)}};
-  if (child.account != parent.charge.account) claims.push_back({child.account, backing_.metadata()});
+  const Child child = accounts_.child_of(parent.role(), parent.account(), making.name, making.type);
+  Claims claims{{parent.account(), backing_.metadata(making.value_size)}};
+  if (child.account != parent.account()) claims.push_back({child.account, backing_.metadata()});
   const auto undo = [&](Errno error) {
-    if (child.account != parent.charge.account && !stands(parent, making.name))
+    if (child.account != parent.account() && !stands(parent, making.name))
       accounts_.closed(child.role, child.account);
     return error;
   };
   auto reservation = before ? Result<Reservation>(Reservation()) : admission_.reserve(claims, Line::control);
   if (!reservation) return undo(reservation.error());
-  std::unique_lock lock(parent.mutex);
-  if (!there) replay.intend(MakesName{});
-  if (const auto done = before ? Result<void>() : making.call(); !done) return undo(done.error());
-  auto entry = enter_made(making, std::move(*reservation));
-  lock.unlock();
-  accounts_.changed(parent.charge.role, child.account, making.name);
+  Result<Entry> entry = Entry();
+  {
+    const MutexLock lock(making.parent.mutex);
+    if (!there) replay.intend(MakesName{});
+    if (const auto done = before ? Result<void>() : making.call(); !done) return undo(done.error());
+    entry = enter_made(making, std::move(*reservation));
+  }
+  accounts_.changed(parent.role(), child.account, making.name);
   if (!entry) return entry.error();
   return Made{std::move(*entry), before};
 }
 
-// What was made cannot always be looked at: its directory is gone through later then. The caller holds the
-// parent's mutex.
+// What was made cannot always be looked at: its directory is gone through later then.
 Result<Entry> Names::enter_made(const Making& making, Reservation reservation) {
   Changes changes;
   auto path = backing_.open(making.parent.path.get(), making.name, O_PATH | O_NOFOLLOW);
@@ -158,10 +159,10 @@ Result<Entry> Names::symlink(Replay& replay, Inode& parent, const char* name, co
 }
 
 Result<Names::Created> Names::tmpfile(Inode& parent, mode_t mode, int flags, const Caller& caller) {
-  auto reservation = admission_.reserve({{parent.charge.account, backing_.metadata()}}, Line::control);
+  auto reservation = admission_.reserve({{parent.account(), backing_.metadata()}}, Line::control);
   if (!reservation) return reservation.error();
   Created created;
-  const std::lock_guard lock(parent.mutex);
+  const MutexLock lock(parent.mutex);
   {
     const AsCaller as(caller);
     auto fd = backing_.sys().openat(parent.path.get(), ".",
@@ -175,9 +176,9 @@ Result<Names::Created> Names::tmpfile(Inode& parent, mode_t mode, int flags, con
   auto entry = entries_.enter(parent, "", std::move(*path), changes);
   if (!entry) return entry.error();
   {
-    const std::lock_guard made(entry->inode->mutex);
+    const MutexLock made(entry->inode->mutex);
     entry->inode->gone = true;
-    table_.note_account(*entry->inode, ledger_.name(entry->inode->charge.account));
+    table_.note_account(*entry->inode, ledger_.name(entry->inode->account()));
   }
   inode_charges_.commit(std::move(*reservation), {&parent}, changes);
   created.entry = std::move(*entry);
@@ -185,9 +186,9 @@ Result<Names::Created> Names::tmpfile(Inode& parent, mode_t mode, int flags, con
 }
 
 Result<Entry> Names::link(Replay& replay, Inode& inode, Inode& parent, const char* name) {
-  const AccountId account = parent.charge.account;
+  const AccountId account = parent.account();
   {
-    const std::lock_guard lock(inode.mutex);
+    const MutexLock lock(inode.mutex);
     const auto holders = inode.charge.accounts();
     if (inode.dead || std::find(holders.begin(), holders.end(), account) == holders.end())
       return Errno{EXDEV};
@@ -197,13 +198,13 @@ Result<Entry> Names::link(Replay& replay, Inode& inode, Inode& parent, const cha
   if (!made) return made.error();
   // What was made before the scan is counted by it.
   if (made->before) return std::move(made->entry);
-  const std::lock_guard lock(inode.mutex);
+  const MutexLock lock(inode.mutex);
   if (std::exchange(inode.gone, false)) {  // an O_TMPFILE got its first name
     table_.unmark_dying(inode);
   } else {
     Charges::add_name(inode, account);
   }
-  if (!inode.charge.is_disk && is_disk_file(parent.charge.role, name, inode.type))
+  if (!inode.is_disk() && is_disk_file(parent.role(), name, inode.type))
     charges_.become_disk(inode, account, name, made->entry.st);
   return std::move(made->entry);
 }
@@ -212,7 +213,7 @@ Result<void> Names::remove(Replay& replay, Inode& parent, const char* name, Remo
   const auto before = replay.earlier<TakesNameAway>();
   std::optional<Standing> gone;
   {
-    const std::lock_guard lock(parent.mutex);
+    const MutexLock lock(parent.mutex);
     auto standing = look_at(backing_, table_, parent.path.get(), name);
     // Carried out before, it has taken away what was there.
     if (before && (standing ? standing->id != before->inode : standing.error().value == ENOENT)) return {};
@@ -226,8 +227,8 @@ Result<void> Names::remove(Replay& replay, Inode& parent, const char* name, Remo
     gone = std::move(*standing);
   }
   // Without the parent's lock: a directory is locked after another only in ascending order of id.
-  ends_.name_gone(std::move(*gone), parent.charge.account);
-  accounts_.changed(parent.charge.role, parent.charge.account, name);
+  ends_.name_gone(std::move(*gone), parent.account());
+  accounts_.changed(parent.role(), parent.account(), name);
   return {};
 }
 

@@ -69,7 +69,7 @@ class Names {
     bool before = false;  // by a worker that died
   };
   Result<Made> make(Replay& replay, const Making& making);
-  Result<Entry> enter_made(const Making& making, Reservation reservation);
+  Result<Entry> enter_made(const Making& making, Reservation reservation) REQUIRES(making.parent.mutex);
   Result<Entry> make_entry(Replay& replay, const Making& making);
   Result<Fd> open_made_before(Replay& replay, Entry& entry, int flags);
   bool stands(const Inode& parent, const char* name) const;

@@ -6,19 +6,20 @@
 #include <string>
 #include <utility>
 
+#include "accounting/mutex.hpp"
 #include "fs/system/read_names.hpp"
 
 namespace limaquota {
 
 void Recounts::add(const Inode& directory) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (InodePtr pointer = table_.find(directory.id)) directories_.push_back(std::move(pointer));
 }
 
 void Recounts::go_on() {
   std::vector<InodePtr> directories;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     directories.swap(directories_);
   }
   for (const InodePtr& directory : directories) {

@@ -1,9 +1,9 @@
 // Recounts: directories in which something that was made could not be looked at are gone through again.
 #pragma once
 
-#include <mutex>
 #include <vector>
 
+#include "accounting/mutex.hpp"
 #include "fs/backing/backing.hpp"
 #include "fs/metering/inode.hpp"
 #include "fs/metering/inode_table.hpp"
@@ -29,8 +29,8 @@ class Recounts {
   const InodeTable& table_;
   Entries& entries_;
   InodeEnd& ends_;
-  std::mutex mutex_;
-  std::vector<InodePtr> directories_;  // guarded by mutex_
+  Mutex mutex_;
+  std::vector<InodePtr> directories_ GUARDED_BY(mutex_);
 };
 
 }  // namespace limaquota

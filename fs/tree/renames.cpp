@@ -7,25 +7,32 @@
 #include <cstring>
 #include <utility>
 
+#include "accounting/mutex.hpp"
+
 namespace limaquota {
 namespace {
 
 // Locks one or two directories in ascending order of id.
-class LockedParents {
+class LIMAQUOTA_ATTRIBUTE(scoped_lockable) LockedParents {
  public:
-  LockedParents(Inode& a, Inode& b) {
-    if (&a == &b) {
-      first_ = std::unique_lock(a.mutex);
-      return;
-    }
-    Inode& low = a.id < b.id ? a : b;
-    Inode& high = a.id < b.id ? b : a;
-    first_ = std::unique_lock(low.mutex);
-    second_ = std::unique_lock(high.mutex);
+  LockedParents(Inode& a, Inode& b) ACQUIRES(a.mutex, b.mutex)
+      : first_(a.id < b.id ? a : b),
+        second_(&a == &b      ? nullptr
+                : a.id < b.id ? &b
+                              : &a) {
+    first_.mutex.lock();
+    if (second_ != nullptr) second_->mutex.lock();
   }
+  ~LockedParents() RELEASES() {
+    if (second_ != nullptr) second_->mutex.unlock();
+    first_.mutex.unlock();
+  }
+  LockedParents(const LockedParents&) = delete;
+  LockedParents& operator=(const LockedParents&) = delete;
 
  private:
-  std::unique_lock<std::mutex> first_, second_;
+  Inode& first_;
+  Inode* const second_;  // null where there is one
 };
 
 void make_durable(const Backing& backing, const Inode& directory) {
@@ -46,13 +53,13 @@ Result<void> Renames::rename(Replay& replay, Inode& parent, const char* name, In
   if (!reservation) return reservation.error();
   const auto done = carry_out(replay, before, call, std::move(*reservation));
   if (!done || call.target.id == call.source.id) return done;  // two names of one file: nothing was done
-  if (call.replaces()) ends_.name_gone(std::move(call.target), new_parent.charge.account);
+  if (call.replaces()) ends_.name_gone(std::move(call.target), new_parent.account());
   const auto left = moves_.renamed(call.source, parent, new_parent, new_name);
   if (call.exchanges()) (void)moves_.renamed(call.target, new_parent, parent, name);
   if (call.limit) follow(call);
   if (left && !call.exchanges()) accounts_.closed(left->role, left->account);
-  accounts_.changed(parent.charge.role, parent.charge.account, name);
-  accounts_.changed(new_parent.charge.role, new_parent.charge.account, new_name);
+  accounts_.changed(parent.role(), parent.account(), name);
+  accounts_.changed(new_parent.role(), new_parent.account(), new_name);
   return {};
 }
 
@@ -75,8 +82,8 @@ bool Renames::was_done(const std::optional<RenamesInode>& before, const Call& ca
 
 Result<Reservation> Renames::reserve(const Call& call) {
   if (call.stays_in_directory()) return reserve_inside(call);
-  Claims claims{{call.new_parent.charge.account, backing_.metadata()}};
-  if (call.exchanges()) claims.push_back({call.parent.charge.account, backing_.metadata()});
+  Claims claims{{call.new_parent.account(), backing_.metadata()}};
+  if (call.exchanges()) claims.push_back({call.parent.account(), backing_.metadata()});
   auto granted = admission_.reserve(claims, Line::moving);
   // Refused only where a directory must grow and cannot.
   const auto has_room = [&](const Inode& directory, const char* name) {
@@ -90,10 +97,10 @@ Result<Reservation> Renames::reserve(const Call& call) {
 
 // Inside a directory a rename is not refused, unless ever longer names would make it grow beyond all bounds.
 Result<Reservation> Renames::reserve_inside(const Call& call) {
-  const AccountId account = call.parent.charge.account;
+  const AccountId account = call.parent.account();
   auto granted = admission_.reserve_if_possible({{account, Bytes(4 * backing_.block())}}, Line::moving);
   if (granted) {
-    const std::lock_guard lock(lent_mutex_);
+    const MutexLock lock(lent_mutex_);
     lent_.erase(account);
     return granted;
   }
@@ -106,7 +113,7 @@ Result<Reservation> Renames::reserve_inside(const Call& call) {
 
 // Renames in a full account may make directories grow by so much in all, until something fits again.
 bool Renames::lend(AccountId account) {
-  const std::lock_guard lock(lent_mutex_);
+  const MutexLock lock(lent_mutex_);
   Bytes& lent = lent_[account];
   if (lent + Bytes(4 * backing_.block()) > Ledger::hand) return false;
   lent += Bytes(backing_.block());
@@ -147,8 +154,7 @@ Result<void> Renames::carry_out(Replay& replay, const std::optional<RenamesInode
 void Renames::add_whiteout(const Call& call, Changes& changes) {
   const auto whiteout = look_at(backing_, table_, call.parent.path.get(), call.name);
   if (!whiteout) return;
-  const Child child =
-      accounts_.child_of(call.parent.charge.role, call.parent.charge.account, call.name, S_IFCHR);
+  const Child child = accounts_.child_of(call.parent.role(), call.parent.account(), call.name, S_IFCHR);
   charges_.add(whiteout->found(backing_.sys().file_handle(whiteout->path.get(), "")), child, call.name,
                changes);
 }

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <map>
-#include <mutex>
 #include <optional>
 
 #include "accounting/ledger.hpp"
+#include "accounting/mutex.hpp"
 #include "accounting/result.hpp"
 #include "fs/backing/backing.hpp"
 #include "fs/handover/replay.hpp"
@@ -26,11 +26,10 @@ namespace limaquota {
 // Thread safety: all functions may be called from any thread.
 class Renames {
  public:
-  Renames(const Backing& backing, Ledger& ledger, InodeTable& table, Admission& admission,
-          InodeCharges& inode_charges, LimitFollows& limit_follows, Accounts& accounts, Charges& charges,
-          InodeEnd& ends, Moves& moves, const LimitAlong& limit_along)
+  Renames(const Backing& backing, InodeTable& table, Admission& admission, InodeCharges& inode_charges,
+          LimitFollows& limit_follows, Accounts& accounts, Charges& charges, InodeEnd& ends, Moves& moves,
+          const LimitAlong& limit_along)
       : backing_(backing),
-        ledger_(ledger),
         table_(table),
         admission_(admission),
         inode_charges_(inode_charges),
@@ -70,7 +69,6 @@ class Renames {
   bool lend(AccountId account);
 
   const Backing& backing_;
-  Ledger& ledger_;
   InodeTable& table_;
   Admission& admission_;
   InodeCharges& inode_charges_;
@@ -80,8 +78,8 @@ class Renames {
   InodeEnd& ends_;
   Moves& moves_;
   const LimitAlong& limit_along_;
-  std::mutex lent_mutex_;
-  std::map<AccountId, Bytes> lent_;  // guarded by lent_mutex_: to renames in full accounts
+  Mutex lent_mutex_;
+  std::map<AccountId, Bytes> lent_ GUARDED_BY(lent_mutex_);  // to renames in full accounts
 };
 
 }  // namespace limaquota

@@ -8,6 +8,7 @@
 
 #include "accounting/escape.hpp"
 #include "accounting/layout.hpp"
+#include "accounting/mutex.hpp"
 #include "fs/metering/extents.hpp"
 #include "fs/system/log.hpp"
 #include "fs/system/read_names.hpp"
@@ -104,7 +105,7 @@ void Scan::adopt(NodeId id, int dir, const std::string& name, const struct stat&
     entries_.describe(made, st, sys.file_handle(made.path.get(), ""));
   });
   {
-    const std::lock_guard lock(inode->mutex);
+    const MutexLock lock(inode->mutex);
     count_unwritten(backing_, *inode, fd->get());
     if (inode->unwritten > 0) {
       if (const auto extents = sys.count_extents(fd->get(), 0)) inode->extents_at_most = *extents;

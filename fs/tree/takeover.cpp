@@ -5,9 +5,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <ctime>
-#include <mutex>
 #include <string>
 #include <utility>
+
+#include "accounting/mutex.hpp"
 
 namespace limaquota {
 namespace {
@@ -46,7 +47,7 @@ InodePtr Takeover::take_path(Fd path, uint64_t lookups, uint32_t account) {
   }
   InodePtr inode = table_.take_over(id, std::move(path), lookups,
                                     [&](Inode& made) { entries_.describe(made, *st, handle); });
-  const std::lock_guard lock(inode->mutex);
+  const MutexLock lock(inode->mutex);
   if ((st->st_mode & (S_ISUID | S_ISGID)) != 0) inode->may_have_set_id = true;
   inode->gone = gone;
   inode->linked_outside = gone && st->st_nlink > 0 && !S_ISDIR(st->st_mode);
@@ -74,7 +75,7 @@ Result<void> Takeover::take_open(int fd) {
     inode = take_path(std::move(*path), 0, 0);
     if (!inode) return Errno{EIO};
   }
-  const std::lock_guard lock(inode->open_mutex);
+  const MutexLock lock(inode->open_mutex);
   ++inode->opens;
   inode->direct = notes_.descriptors.of(fd).use() == DescriptorUse::direct_file;
   inode->cache_is_stale = true;
@@ -106,7 +107,7 @@ Result<void> Takeover::run(const std::vector<int>& descriptors) {
   }
   for (const InodePtr& inode : inodes) {
     {
-      const std::lock_guard lock(inode->mutex);
+      const MutexLock lock(inode->mutex);
       table_.mark_dying(*inode);
       if (inode->gone && inode->opens == 0) list_.remove(*inode);
     }

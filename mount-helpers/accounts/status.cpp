@@ -57,7 +57,9 @@ void ask_guests(Seen& seen) {
   const bool runs =
       std::any_of(vms.begin(), vms.end(), [&](const LimaVm& vm) { return vm.name == seen.account->name; });
   if (!runs || !find_program("limactl")) return;
-  seen.insides[seen.account->name] = look_inside(seen.home, *seen.account, &seen.why_silent);
+  InsideAnswer answer = look_inside(seen.home, *seen.account);
+  seen.insides[seen.account->name] = answer.inside;
+  seen.why_silent = std::move(answer.why);
 }
 
 const Inside* inside(const Seen& seen, const AccountFigures& account) {

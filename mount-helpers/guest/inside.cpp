@@ -23,8 +23,8 @@ constexpr const char* not_on_disk[] = {"tmpfs",   "devtmpfs", "overlay", "squash
 
 }  // namespace
 
-std::optional<Inside> look_inside(const std::string& home, const AccountFigures& vm, std::string* why,
-                                  std::chrono::milliseconds deadline) {
+InsideAnswer look_inside(const std::string& home, const AccountFigures& vm,
+                         std::chrono::milliseconds deadline) {
   std::vector<std::string> words = {"limactl", "shell",          "--workdir",           "/", vm.name, "df",
                                     "--local", "--block-size=1", "--output=source,used"};
   for (const char* type : not_on_disk) words.insert(words.end(), {"-x", type});
@@ -33,10 +33,9 @@ std::optional<Inside> look_inside(const std::string& home, const AccountFigures&
   options.deadline = deadline;
   const Ended ended = run_program(words, options);
   if (!ended.ok()) {
-    *why = ended.timed_out
-               ? fmt::format("no answer within {:g} s", static_cast<double>(deadline.count()) / 1000)
-               : ended.complaint();
-    return std::nullopt;
+    if (!ended.timed_out) return {std::nullopt, ended.complaint()};
+    return {std::nullopt,
+            fmt::format("no answer within {:g} s", static_cast<double>(deadline.count()) / 1000)};
   }
   std::istringstream lines(ended.out);
   std::set<std::string> seen;  // a filesystem mounted twice has two lines
@@ -47,14 +46,11 @@ std::optional<Inside> look_inside(const std::string& home, const AccountFigures&
     if (!(parts >> source >> used) || !source.starts_with('/') || !seen.insert(source).second) continue;
     inside.used = plus_or_unlimited(inside.used, Bytes(used));
   }
-  if (seen.empty()) {
-    *why = "df in the guest named no disk";
-    return std::nullopt;
-  }
+  if (seen.empty()) return {std::nullopt, "df in the guest named no disk"};
   Bytes allocated;
   for (const DiskFigures& disk : vm.disks) allocated += disk.allocated;
   inside.reclaimable = minus_or_zero(allocated, inside.used);
-  return inside;
+  return {inside, {}};
 }
 
 Insides look_inside_all(const std::string& home, const Snapshot& snapshot) {
@@ -67,8 +63,7 @@ Insides look_inside_all(const std::string& home, const Snapshot& snapshot) {
     std::optional<Inside>& inside = insides[vm.name];
     if (account->refused_writes > 0 && !has_room(account)) continue;
     answers.emplace_back(&inside, std::async(std::launch::async, [&home, account] {
-      std::string why;
-      return look_inside(home, *account, &why, all_guests_deadline);
+      return look_inside(home, *account, all_guests_deadline).inside;
     }));
   }
   for (auto& [inside, answer] : answers) *inside = answer.get();

@@ -15,9 +15,14 @@ struct Inside {
   Bytes used;
   Bytes reclaimable;  // 0 where the guest uses more, as with compressed images
 };
-// Asks the guest by `limactl shell`. Nothing where it does not answer: `*why` says so.
-std::optional<Inside> look_inside(const std::string& home, const AccountFigures& vm, std::string* why,
-                                  std::chrono::milliseconds deadline = std::chrono::seconds(5));
+// What a guest that was asked has answered; or why it has not.
+struct InsideAnswer {
+  std::optional<Inside> inside;
+  std::string why;
+};
+// Asks the guest by `limactl shell`.
+InsideAnswer look_inside(const std::string& home, const AccountFigures& vm,
+                         std::chrono::milliseconds deadline = std::chrono::seconds(5));
 
 // The VMs that run, and what those of them say whose guest answered.
 using Insides = std::map<std::string, std::optional<Inside>>;

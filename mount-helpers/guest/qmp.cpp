@@ -146,13 +146,12 @@ GuestState guest_state(Qmp& qmp) {
   return GuestState::failed;
 }
 
-GuestAnswer ask_guest(const std::filesystem::path& socket, bool may_continue,
-                      std::chrono::milliseconds deadline) {
+GuestAnswer ask_guest(const std::filesystem::path& socket, GuestMay may, std::chrono::milliseconds deadline) {
   GuestAnswer answer;
   try {
     Qmp qmp(socket, deadline);
     answer.state = guest_state(qmp);
-    if (answer.state != GuestState::no_space || !may_continue) return answer;
+    if (answer.state != GuestState::no_space || may == GuestMay::only_answer) return answer;
     qmp.tell("cont");
     answer.continued = true;
     std::this_thread::sleep_for(next_refusal);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
@@ -62,8 +63,9 @@ struct GuestAnswer {
   bool is_paused() const { return reached == Reached::yes && state == GuestState::no_space; }
 };
 // Asks the guest's state and, where it is paused for space (never where it is paused for another reason) and
-// `may_continue`, sends `cont`. Takes at most the deadline. Thread safe.
-GuestAnswer ask_guest(const std::filesystem::path& socket, bool may_continue,
+// may go on, sends `cont`. Takes at most the deadline. Thread safe.
+enum class GuestMay : uint8_t { only_answer, go_on };
+GuestAnswer ask_guest(const std::filesystem::path& socket, GuestMay may,
                       std::chrono::milliseconds deadline = qmp_deadline);
 
 }  // namespace limaquota

@@ -85,9 +85,9 @@ std::vector<Resumption> resume_vms(const std::vector<LimaVm>& vms, const Snapsho
   std::vector<std::future<GuestAnswer>> answers;
   std::vector<Resumption> resumptions;
   for (const LimaVm& vm : vms) {
-    const bool room = has_room(find_account(snapshot, vm.name));
-    answers.push_back(std::async(std::launch::async, ask_guest, vm.qmp_socket(), room, deadline));
-    resumptions.push_back({vm, {}, room});
+    const GuestMay may = has_room(find_account(snapshot, vm.name)) ? GuestMay::go_on : GuestMay::only_answer;
+    answers.push_back(std::async(std::launch::async, ask_guest, vm.qmp_socket(), may, deadline));
+    resumptions.push_back({vm, {}});
   }
   for (size_t i = 0; i < vms.size(); ++i) resumptions[i].answer = answers[i].get();
   return resumptions;

@@ -21,7 +21,6 @@ std::string why_no_room(const AccountFigures& account, const HostFigures& host);
 struct Resumption {
   LimaVm vm;
   GuestAnswer answer;
-  bool had_room = true;
 
   bool is_resumed() const { return answer.continued && !answer.paused_again; }
 };

@@ -15,12 +15,10 @@
 #include "mount-helpers/command/commands.hpp"
 #include "mount-helpers/command/options.hpp"
 #include "mount-helpers/command/refusal.hpp"
-#include "mount-helpers/guest/loan.hpp"
-#include "mount-helpers/guest/resume.hpp"
+#include "mount-helpers/guest/kept_going.hpp"
 #include "mount-helpers/home/home.hpp"
 #include "mount-helpers/home/lima_vms.hpp"
 #include "mount-helpers/programs/end_signals.hpp"
-#include "mount-helpers/programs/guard.hpp"
 #include "mount-helpers/programs/process.hpp"
 
 namespace limaquota {
@@ -30,7 +28,6 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds loan_duration{600};  // Lima gives a guest three minutes
 constexpr std::chrono::milliseconds between_looks{1000};
 constexpr std::chrono::milliseconds quick{1000};
-constexpr unsigned most_loans = 2;
 
 struct StopArguments {
   std::string name;
@@ -44,32 +41,29 @@ void say(std::FILE* to, const std::string& line) {
   std::fflush(to);
 }
 
-// Keeps a guest going while it shuts down: lends it room where it is paused for space, and lets it go on.
-class Keeper {
+// A VM that is stopped, and whose guest may be paused for space before and meanwhile.
+class Stopping {
  public:
-  Keeper(std::string home, LimaVm vm, Bytes amount, EndSignals& signals)
-      : home_(std::move(home)), vm_(std::move(vm)), amount_(amount), signals_(signals), report_(home_) {}
+  Stopping(const std::string& home, const LimaVm& vm, Bytes loan, EndSignals& signals)
+      : name_(escape_name(vm.name)), signals_(signals), guest_(home, vm, terms(loan)) {}
 
   // Before the stop. Throws Refusal where the guest is, or may be, paused for space and cannot be helped:
-  // stopping it now would lose what it has not written; and where it is to end.
+  // stopping it now would lose what it has not written; and where this command is to end.
   void prepare() {
-    const Snapshot snapshot = snapshot_now();
-    const AccountFigures* account = find_account(snapshot, vm_.name);
-    const GuestAnswer answer = ask_guest(vm_.qmp_socket(), false);
-    if (answer.reached == GuestAnswer::Reached::silent && account != nullptr && account->refused_writes > 0) {
+    const std::optional<AccountFigures> figures = guest_.figures();
+    Kept kept = guest_.look();
+    while (kept.guest == Kept::Guest::again) {
+      if (signals_.came()) throw Refusal(fmt::format("interrupted: {} was not stopped", name_));
+      kept = guest_.look();
+    }
+    const bool may_be_paused = guest_.has_lent() || (figures && figures->refused_writes > 0);
+    if (kept.guest == Kept::Guest::no_answer && may_be_paused) {
       throw Refusal(fmt::format("{} may be paused for space, and then loses data when it is stopped: {}",
-                                name(), answer.why));
+                                name_, kept.why));
     }
-    if (!answer.is_paused()) {
-      if (account != nullptr) refused_ = account->refused_writes;
-      return;
-    }
-    while (!help() && why_helpless_.empty()) {
-      if (signals_.came()) throw Refusal(fmt::format("interrupted: {} was not stopped", name()));
-    }
-    if (!why_helpless_.empty()) {
+    if (kept.guest == Kept::Guest::no_more_help) {
       throw Refusal(
-          fmt::format("{} is paused for space and would lose data when stopped; {}", name(), why_helpless_));
+          fmt::format("{} is paused for space and would lose data when stopped; {}", name_, kept.why));
     }
   }
 
@@ -78,106 +72,44 @@ class Keeper {
     if (Clock::now() < next_) return;
     next_ = Clock::now() + between_looks;
     try {
-      const Snapshot snapshot = snapshot_now();
-      const AccountFigures* account = find_account(snapshot, vm_.name);
-      if (account == nullptr || (account->refused_writes == refused_ && why_helpless_.empty())) return;
-      if (!ask_guest(vm_.qmp_socket(), false, quick).is_paused()) return;
-      help();
+      const std::optional<AccountFigures> figures = guest_.figures();
+      if (!figures || !(guest_.was_refused(*figures) || is_helpless_)) return;
+      const Kept kept = guest_.look(quick);
+      if (kept.guest == Kept::Guest::no_answer) return;
+      is_helpless_ = kept.guest == Kept::Guest::no_more_help;
+      if (is_helpless_) tell(fmt::format("paused for space again while it shuts down; {}", kept.why));
     } catch (const std::exception& error) {
-      why_helpless_ = error.what();
-      return tell(fmt::format("no help where it is paused for space while it shuts down: {}", why_helpless_));
-    }
-    if (!why_helpless_.empty()) {
-      tell(fmt::format("paused for space again while it shuts down; {}", why_helpless_));
+      is_helpless_ = true;
+      tell(fmt::format("no help where it is paused for space while it shuts down: {}", error.what()));
     }
   }
 
-  // Ends the loans; says so.
+  // Ends the loan; says so.
   void end() {
-    if (!lent_ || !lent_->is_active()) return;
-    lent_->end();
-    say(stdout, fmt::format("{}: the loan has ended\n", name()));
+    if (guest_.end()) say(stdout, fmt::format("{}: the loan has ended\n", name_));
   }
 
  private:
-  std::string name() const { return escape_name(vm_.name); }
-
-  Snapshot snapshot_now() {
-    return report_.read([this] { return !signals_.came(); }).snapshot;
+  KeptGoing::Terms terms(Bytes loan) {
+    return {loan, loan_duration, "--lend",
+            [this, loan] {
+              say(stdout, fmt::format("{}: paused for space; lent {}\n", name_, format_size(loan)));
+            },
+            [this] { return !signals_.came(); }};
   }
 
   // Once: somebody may give it room all the same.
   void tell(const std::string& trouble) {
     if (!signals_.came() && !std::exchange(told_, true)) {
-      say(stderr, fmt::format("{}: {}\n", name(), trouble));
+      say(stderr, fmt::format("{}: {}\n", name_, trouble));
     }
   }
 
-  // The guest is paused for space. True where it goes on; false where it must be tried again, or, with the
-  // reason in why_helpless_, cannot be helped.
-  bool help() {
-    why_helpless_.clear();
-    const unsigned loans_before = loans_;
-    Snapshot snapshot = snapshot_now();
-    if (const AccountFigures* account = find_account(snapshot, vm_.name); account != nullptr) {
-      refused_ = account->refused_writes;
-      if (account->writable < amount_ && loans_ < most_loans) {
-        lend();
-        snapshot = snapshot_now();
-        account = find_account(snapshot, vm_.name);
-      }
-      if (!has_room(account)) {
-        why_helpless_ = why_no_room(*account, snapshot.host);
-        return false;
-      }
-    }
-    const GuestAnswer answer = ask_guest(vm_.qmp_socket(), true);
-    if (answer.reached == GuestAnswer::Reached::silent) why_helpless_ = answer.why;
-    if (answer.paused_again && loans_ == most_loans) {
-      why_helpless_ = fmt::format(
-          "loans of {} are used up: lend more (--lend SIZE), or raise its limit "
-          "(limaquota set {} SIZE)",
-          format_size(amount_), shell_quoted(vm_.name));
-    } else if (answer.paused_again && loans_ == loans_before && !is_short()) {
-      why_helpless_ = fmt::format(
-          "it has room here and is paused again: is a disk of it on another filesystem, which is full, or "
-          "its write larger than {} (--lend SIZE)?",
-          format_size(amount_));
-    }
-    return answer.reached != GuestAnswer::Reached::silent && !answer.paused_again;
-  }
-
-  // Whether a loan would give it more than it has.
-  bool is_short() {
-    const Snapshot snapshot = snapshot_now();
-    const AccountFigures* account = find_account(snapshot, vm_.name);
-    return account != nullptr && account->writable < amount_;
-  }
-
-  void lend() {
-    if (lent_) {
-      lent_->again(amount_, loan_duration);
-    } else {
-      lent_.emplace(home_, vm_.name, amount_, loan_duration);
-      guard_.emplace([this] { lent_->end(); });
-    }
-    ++loans_;
-    if (lent_->is_active()) {
-      say(stdout, fmt::format("{}: paused for space; lent {}\n", name(), format_size(amount_)));
-    }
-  }
-
-  std::string home_;
-  LimaVm vm_;
-  Bytes amount_;
+  const std::string name_;  // escaped
   EndSignals& signals_;
-  ReportReader report_;
-  std::optional<Lent> lent_;
-  std::optional<Guard> guard_;  // ends the loan also where this process is killed
-  unsigned loans_ = 0;
-  uint64_t refused_ = 0;  // as counted when it was last helped: none since, so it is not paused again
+  KeptGoing guest_;
   Clock::time_point next_;
-  std::string why_helpless_;
+  bool is_helpless_ = false;
   bool told_ = false;  // of trouble
 };
 
@@ -202,17 +134,17 @@ int run_stop(const StopArguments& arguments) {
   const LimaVm vm = find_lima_vm(home, arguments.name);
   if (!find_program("limactl")) throw Refusal("there is no limactl in $PATH, which stops VMs: install Lima");
   EndSignals signals;
-  Keeper keeper(home, vm, *amount, signals);
-  keeper.prepare();
+  Stopping stopping(home, vm, *amount, signals);
+  stopping.prepare();
   RunOptions options;
   options.environment = {"LIMA_HOME=" + home};
   options.show = true;
   options.keep_on = [&] {
-    keeper.look();
+    stopping.look();
     return !signals.came();
   };
   const Ended ended = signals.came() ? Ended() : run_program({"limactl", "stop", vm.name}, options);
-  keeper.end();
+  stopping.end();
   if (signals.came()) throw Refusal(fmt::format("interrupted: {} may not be stopped", escape_name(vm.name)));
   if (!ended.ok()) {
     throw Refusal(fmt::format("limactl stop {}: {}", escape_name(vm.name), ended.complaint()));

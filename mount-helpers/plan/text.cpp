@@ -15,7 +15,8 @@ namespace {
 using Row = std::vector<std::string>;
 
 std::string estimate_text(const Estimate& estimate) {
-  const std::string low = format_size(estimate.low), high = format_size(estimate.high);
+  const std::string low = format_size(estimate.low);
+  std::string high = format_size(estimate.high);
   if (low == high) return high;
   const size_t unit = high.rfind(' ');
   const bool same_unit = unit != std::string::npos && low.ends_with(high.substr(unit));

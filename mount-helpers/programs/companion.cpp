@@ -44,6 +44,7 @@ void become(const std::vector<std::string>& words, const std::vector<int>& keep,
   ::dup2(err, STDERR_FILENO);
   for (const int fd : keep) ::fcntl(fd, F_SETFD, 0);
   std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
   for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
   ::execvp(arguments[0], arguments.data());

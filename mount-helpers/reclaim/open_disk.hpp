@@ -39,8 +39,8 @@ class OpenDisk {
 
 // A raw file, worked on in place through the mount. The lock must live longer.
 std::unique_ptr<OpenDisk> open_raw_disk(const DiskLock& lock);
-// A qcow2, exported by a qemu-storage-daemon that ends with this process: read-only unless `writable`.
-// `cluster` as qemu-img tells it.
-std::unique_ptr<OpenDisk> open_qcow2_disk(const DiskLock& lock, uint64_t cluster, bool writable);
+// A qcow2, exported by a qemu-storage-daemon that ends with this process. `cluster` as qemu-img tells it.
+enum class Export : uint8_t { read_only, writable };
+std::unique_ptr<OpenDisk> open_qcow2_disk(const DiskLock& lock, uint64_t cluster, Export as);
 
 }  // namespace limaquota

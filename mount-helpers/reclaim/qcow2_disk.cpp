@@ -58,15 +58,18 @@ PrivateSocket private_socket() {
   return made;
 }
 
-std::vector<std::string> daemon_words(const DiskLock& lock, int listening, bool writable) {
-  const Json file = {{"driver", "file"},   {"node-name", "file"},   {"filename", lock.path().string()},
+std::vector<std::string> daemon_words(const DiskLock& lock, int listening, Export as) {
+  const Json file = {{"driver", "file"},
+                     {"node-name", "file"},
+                     {"filename", lock.path().string()},
                      {"locking", "off"},  // the lock is ours, and it inherits it
-                     {"discard", "unmap"}, {"read-only", !writable}};
+                     {"discard", "unmap"},
+                     {"read-only", as == Export::read_only}};
   const Json disk = {{"driver", "qcow2"},
                      {"node-name", "disk"},
                      {"file", "file"},
                      {"discard", "unmap"},
-                     {"read-only", !writable}};
+                     {"read-only", as == Export::read_only}};
   return {"qemu-storage-daemon",
           "--blockdev",
           exact_json_text(file),
@@ -76,7 +79,7 @@ std::vector<std::string> daemon_words(const DiskLock& lock, int listening, bool 
           fmt::format("addr.type=fd,addr.str={},max-connections=1", listening),
           "--export",
           fmt::format("type=nbd,id=disk,node-name=disk,name=disk,allocation-depth=on,writable={}",
-                      writable ? "on" : "off")};
+                      as == Export::writable ? "on" : "off")};
 }
 
 // What one request for block status, or all of them, said.
@@ -103,13 +106,13 @@ int take_status(void* to, const char* context, uint64_t offset, uint32_t* entrie
 
 class Qcow2Disk : public OpenDisk {
  public:
-  Qcow2Disk(const DiskLock& lock, uint64_t cluster, bool writable)
+  Qcow2Disk(const DiskLock& lock, uint64_t cluster, Export as)
       : name_(escape_name(lock.path().string())), cluster_(cluster), nbd_(::nbd_create(), &::nbd_close) {
     if (!find_program("qemu-storage-daemon")) {
       throw Refusal("there is no qemu-storage-daemon: install QEMU (Debian: qemu-system-common)");
     }
     PrivateSocket socket = private_socket();
-    daemon_ = std::make_unique<Companion>(daemon_words(lock, socket.listening.get(), writable),
+    daemon_ = std::make_unique<Companion>(daemon_words(lock, socket.listening.get(), as),
                                           std::vector<int>{socket.listening.get(), lock.fd()});
     socket.listening.reset();  // so that the connection breaks when the daemon ends
     if (!nbd_ || ::nbd_set_export_name(nbd_.get(), "disk") != 0 ||
@@ -190,8 +193,8 @@ class Qcow2Disk : public OpenDisk {
 
 }  // namespace
 
-std::unique_ptr<OpenDisk> open_qcow2_disk(const DiskLock& lock, uint64_t cluster, bool writable) {
-  return std::make_unique<Qcow2Disk>(lock, cluster, writable);
+std::unique_ptr<OpenDisk> open_qcow2_disk(const DiskLock& lock, uint64_t cluster, Export as) {
+  return std::make_unique<Qcow2Disk>(lock, cluster, as);
 }
 
 }  // namespace limaquota

@@ -129,7 +129,9 @@ void reclaim_disk(const ReclaimRequest& request, const fs::path& path, Reclaimed
   if (!raw) occupied = check_image(lock, path, image, "before", !request.dry_run);
   lock.refuse_others();  // again: the check may have taken minutes
   {
-    const auto disk = raw ? open_raw_disk(lock) : open_qcow2_disk(lock, image.cluster, !request.dry_run);
+    const auto disk =
+        raw ? open_raw_disk(lock)
+            : open_qcow2_disk(lock, image.cluster, request.dry_run ? Export::read_only : Export::writable);
     const Pass pass = punch_disk(request, *disk, occupied, result, all.notes);
     if (!request.dry_run) {
       disk->finish();

@@ -11,7 +11,7 @@
 #include "accounting/size_text.hpp"
 #include "mount-helpers/command/refusal.hpp"
 #include "mount-helpers/guest/inside.hpp"
-#include "mount-helpers/guest/loan.hpp"
+#include "mount-helpers/guest/kept_going.hpp"
 #include "mount-helpers/guest/qmp.hpp"
 #include "mount-helpers/programs/companion.hpp"
 #include "mount-helpers/programs/guard.hpp"
@@ -26,52 +26,37 @@ constexpr std::chrono::milliseconds look_again{500};
 constexpr std::chrono::seconds ask_again{5};
 constexpr std::chrono::seconds loan_margin{60};  // beyond the deadlines: it must not end before the work
 constexpr int trimmed_some = 64;                 // fstrim(8): some filesystems could not be trimmed
-constexpr size_t most_loans = 2;
 
-// A loan that ends however this process does.
-struct GuardedLoan {
-  GuardedLoan(const ReclaimRequest& request, std::chrono::seconds duration)
-      : lent(request.home, request.vm.name, request.loan, duration), guard([this] { lent.end(); }) {}
-  Lent lent;
-  Guard guard;
-};
-
-// The running guest: works in it, and keeps it running meanwhile.
+// The running guest: works in it, and keeps it going meanwhile.
 class Guest {
  public:
-  explicit Guest(const ReclaimRequest& request) : request_(request), name_(escape_name(request.vm.name)) {}
+  explicit Guest(const ReclaimRequest& request)
+      : request_(request),
+        name_(escape_name(request.vm.name)),
+        kept_(request.home, request.vm,
+              {request.loan, request.deadline * 3 + loan_margin, "--loan", nullptr, nullptr}) {}
 
-  GuestState state() const {
+  bool runs() const {
     Qmp qmp(request_.vm.qmp_socket());
-    return guest_state(qmp);
+    return guest_state(qmp) == GuestState::running;
   }
 
-  // Lends and continues where it is paused for space. Throws Refusal where that was tried often enough.
-  void keep_running() {
-    const GuestState now = state();
-    if (now == GuestState::running) return;
-    if (now != GuestState::no_space) {
-      throw Refusal(fmt::format("{} is {}: it cannot trim its disks", name_, to_string(now)));
+  // Throws Refusal where it cannot be kept going, QmpError where its QEMU does not answer.
+  void keep_going() {
+    Kept kept = kept_.look();
+    while (kept.guest == Kept::Guest::again) kept = kept_.look();
+    switch (kept.guest) {
+      case Kept::Guest::stands_still:
+        throw Refusal(fmt::format("{} is {}: it cannot trim its disks", name_, to_string(kept.state)));
+      case Kept::Guest::no_answer:
+        throw QmpError(kept.why);
+      case Kept::Guest::no_more_help:
+        throw Refusal(fmt::format("{} {}; {}", name_,
+                                  kept_.has_lent() ? "paused again" : "is paused for space", kept.why));
+      case Kept::Guest::goes_on:
+      case Kept::Guest::again:
+        break;
     }
-    if (lendings_ == most_loans) {
-      throw Refusal(fmt::format(
-          "{0} paused again, lent {1} in all: it needs more; limaquota reclaim {0} --loan SIZE, or "
-          "limaquota set {0} SIZE",
-          name_, format_size(request_.loan * most_loans)));
-    }
-    const std::chrono::seconds duration = request_.deadline * 3 + loan_margin;
-    if (loan_) {
-      loan_->lent.again(request_.loan, duration);
-    } else {
-      loan_.emplace(request_, duration);
-    }
-    ++lendings_;
-    const AccountFigures account = vm_figures(request_);
-    if (account.writable.count() == 0) {
-      throw Refusal(fmt::format("{} is paused, and {} lent to it make nothing writable: the host is full",
-                                name_, format_size(request_.loan)));
-    }
-    Qmp(request_.vm.qmp_socket()).tell("cont");
   }
 
   // Runs a program in the guest; fails by Refusal where it does not end in time or the guest pauses too
@@ -91,12 +76,10 @@ class Guest {
       }
       const AccountFigures account = vm_figures(request_);
       progress.show(account.used);
-      // A write may be refused before its VM is paused, so that QMP still says "running": asked again.
-      if (account.refused_writes == refused_ && Clock::now() < next_question_) continue;
-      refused_ = account.refused_writes;
+      if (!kept_.was_refused(account) && Clock::now() < next_question_) continue;
       next_question_ = Clock::now() + ask_again;
       try {
-        keep_running();
+        keep_going();
       } catch (const QmpError&) {
         // Another client's turn, or QEMU has ended, and the program in the guest ends too.
       }
@@ -104,19 +87,14 @@ class Guest {
     return program.wait();
   }
 
-  void end_loan() {
-    if (loan_) loan_->lent.end();
-    loan_.reset();
-  }
-  bool was_lent() const { return loan_.has_value(); }
+  void end_loan() { kept_.end(); }
+  bool was_lent() const { return kept_.has_lent(); }
 
  private:
   const ReclaimRequest& request_;
-  std::string name_;
-  uint64_t refused_ = 0;
+  const std::string name_;
+  KeptGoing kept_;
   Clock::time_point next_question_;
-  std::optional<GuardedLoan> loan_;
-  size_t lendings_ = 0;
 };
 
 constexpr const char* clean_script =
@@ -184,20 +162,20 @@ Reclaimed reclaim_online(const ReclaimRequest& request) {
                    .notes = {}};
   Guest guest(request);
   if (request.dry_run) {
-    if (guest.state() != GuestState::running) {
+    if (!guest.runs()) {
       throw Refusal(fmt::format("{} is paused: its guest cannot be asked what it uses", name));
     }
-    std::string why;
-    const auto inside = look_inside(request.home, before, &why);
-    if (!inside) throw Refusal(fmt::format("{} does not say what it uses: {}", name, escape_name(why)));
-    result.would_free = inside->reclaimable;
+    const InsideAnswer answer = look_inside(request.home, before);
+    if (!answer.inside)
+      throw Refusal(fmt::format("{} does not say what it uses: {}", name, escape_name(answer.why)));
+    result.would_free = answer.inside->reclaimable;
     result.notes.push_back(
         "about: what the disks have allocated, less what the guest's files use; its filesystems' own tables "
         "stay");
     return result;
   }
   if (request.clean && !ask_to_clean(request)) throw Refusal("nothing was done");
-  guest.keep_running();
+  guest.keep_going();
   if (request.clean) clean(request, guest);
   trim(request, guest, result);
   const bool lent = guest.was_lent();

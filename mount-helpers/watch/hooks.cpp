@@ -6,6 +6,7 @@
 #include <exception>
 #include <utility>
 
+#include "accounting/mutex.hpp"
 #include "mount-helpers/programs/process.hpp"
 #include "mount-helpers/terminal/terminal.hpp"
 
@@ -27,7 +28,7 @@ EventHooks::EventHooks(std::string command)
 EventHooks::~EventHooks() {
   if (!worker_.joinable()) return;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ending_ = true;
     over_at_ = Clock::now() + at_the_end;
   }
@@ -37,7 +38,7 @@ EventHooks::~EventHooks() {
 
 void EventHooks::tell(const Event& event) {
   if (!worker_.joinable()) return;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (waiting_.size() == most_waiting) {
     warn("limaquota: --on-event is too slow: an event was not told");
     waiting_.pop_front();
@@ -47,7 +48,7 @@ void EventHooks::tell(const Event& event) {
 }
 
 bool EventHooks::is_over() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return ending_ && Clock::now() >= over_at_;
 }
 
@@ -55,8 +56,8 @@ void EventHooks::run() {
   while (true) {
     Event event;
     {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [this] { return ending_ || !waiting_.empty(); });
+      const MutexLock lock(mutex_);
+      while (!ending_ && waiting_.empty()) changed_.wait(mutex_);
       if (waiting_.empty() || (ending_ && Clock::now() >= over_at_)) return;
       event = std::move(waiting_.front());
       waiting_.pop_front();

@@ -2,12 +2,11 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <deque>
-#include <mutex>
 #include <string>
 #include <thread>
 
+#include "accounting/mutex.hpp"
 #include "mount-helpers/watch/events.hpp"
 
 namespace limaquota {
@@ -35,11 +34,11 @@ class EventHooks {
 
   const std::string command_;
   const bool notifies_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Event> waiting_;  // guarded by mutex_
-  bool ending_ = false;        // guarded by mutex_
-  Clock::time_point over_at_;  // guarded by mutex_; set with ending_
+  Mutex mutex_;
+  Condition changed_;
+  std::deque<Event> waiting_ GUARDED_BY(mutex_);
+  bool ending_ GUARDED_BY(mutex_) = false;
+  Clock::time_point over_at_ GUARDED_BY(mutex_);  // set with ending_
   std::thread worker_;
 };
 

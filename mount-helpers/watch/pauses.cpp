@@ -74,8 +74,10 @@ std::vector<Event> WatchPauses::look(const Snapshot& snapshot, Clock::time_point
     if (!is_vm(account)) continue;
     Suspect& suspect = suspects_[account.name];
     if (!must_ask(suspect, account, now)) continue;
-    asked.emplace_back(&account, std::async(std::launch::async, ask_guest, home_ / account.name / "qmp.sock",
-                                            may_resume(suspect, account, now), deadline));
+    asked.emplace_back(
+        &account,
+        std::async(std::launch::async, ask_guest, home_ / account.name / "qmp.sock",
+                   may_resume(suspect, account, now) ? GuestMay::go_on : GuestMay::only_answer, deadline));
   }
   std::vector<Event> events;
   for (auto& [account, answer] : asked) {

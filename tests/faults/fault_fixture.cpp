@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <fstream>
 
-#include "tests/mount/backings.hpp"
+#include "tests/mount/harness/backings.hpp"
 
 namespace limaquota::fault_tests {
 

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "tests/mount/harness.hpp"
+#include "tests/mount/harness/harness.hpp"
 
 namespace limaquota::fault_tests {
 

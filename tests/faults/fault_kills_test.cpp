@@ -17,7 +17,7 @@
 #include <thread>
 
 #include "tests/faults/fault_fixture.hpp"
-#include "tests/mount/worker_killer.hpp"
+#include "tests/mount/harness/worker_killer.hpp"
 
 namespace limaquota::fault_tests {
 namespace {

@@ -2,7 +2,7 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "tests/mount/backings.hpp"
+#include "tests/mount/harness/backings.hpp"
 
 int main(int argc, char** argv) {
   const auto beside = std::filesystem::read_symlink("/proc/self/exe").parent_path();

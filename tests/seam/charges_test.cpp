@@ -22,7 +22,7 @@ struct ChargedHome : SeamHome {
         files(backing),
         limits(backing, ledger, files),
         accounts(backing, ledger, limits, {}),
-        charges(backing, ledger, table, accounts),
+        charges(ledger, table, accounts),
         a(ledger.open("a")),
         b(ledger.open("b")) {
     st.st_mode = S_IFREG;

@@ -20,7 +20,7 @@ struct Daemon {
       : backing(sys, sys.open_root(), ""),
         files(backing),
         store(backing, ledger, files),
-        follows(backing, files, store) {
+        follows(backing, store) {
     ledger.set_host_reserve(Bytes(0));
     EXPECT_TRUE(store.load());
     follows.end_renames();
@@ -109,9 +109,9 @@ TEST(LimitFilesTest, ADamagedFileLeavesTheDefaultInForce) {
     Daemon first(sys);
     ASSERT_TRUE(first.store.put("vm", "limit 1GiB\n"));
     ASSERT_TRUE(first.store.put("_default", "limit 3GiB\n"));
-    first.files.mutex().lock();
+    first.files.mutex.lock();
     EXPECT_TRUE(first.files.write("vm", "limit gone mad\n").in_place);
-    first.files.mutex().unlock();
+    first.files.mutex.unlock();
   }
   Daemon next(sys);
   (void)next.ledger.open("vm");

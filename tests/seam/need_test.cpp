@@ -12,15 +12,15 @@ constexpr uint64_t block = MemorySys::block;
 struct Drawn {
   Drawn(const MemoryRules& rules, const std::string& picture) : home(rules), disk(home.disk("disk")) {
     home.sys.draw(disk.fd.get(), picture);
-    const std::lock_guard lock(disk.inode->mutex);
+    const MutexLock lock(disk.inode->mutex);
     home.metering.charges.observe(*disk.inode);
   }
   Result<Need> exact(uint64_t first, uint64_t count) {
-    const std::lock_guard lock(disk.inode->mutex);
+    const MutexLock lock(disk.inode->mutex);
     return home.metering.needs.exact(*disk.inode, disk.fd.get(), {first * block, count * block});
   }
   bool in_place(uint64_t first, uint64_t count) {
-    const std::lock_guard lock(disk.inode->mutex);
+    const MutexLock lock(disk.inode->mutex);
     return home.metering.needs.is_in_place(*disk.inode, disk.fd.get(), {first * block, count * block});
   }
   std::string picture() const { return home.sys.picture(disk.fd.get()); }

@@ -62,7 +62,7 @@ struct SeamHome {
     Limits limits;
     limits.limit = limit;
     limits.control_reserve = Bytes(0);
-    ledger.set_limits(account, limits, true);
+    ledger.set_limits(account, limits, Ledger::LimitsFrom::own_file);
   }
   Bytes used() const { return ledger.figures("vm", Bytes::unlimited())->used; }
   Bytes reserved() const { return ledger.figures("vm", Bytes::unlimited())->reserved; }

@@ -74,7 +74,7 @@ TEST(LedgerProperty, AgreesWithASlowModelAfterEveryOperation) {
     for (size_t i = 0; i < 4; ++i) {
       model.limits[i] = limits_of(Bytes(below(64) << 18), Bytes(below(16) << 16));
       ASSERT_EQ(ledger.open(names[i]), i);
-      ledger.set_limits(static_cast<AccountId>(i), model.limits[i], true);
+      ledger.set_limits(static_cast<AccountId>(i), model.limits[i], Ledger::LimitsFrom::own_file);
     }
     for (int i = 0; i < 12; ++i) model.inodes.push_back({static_cast<AccountId>(below(4)), 0_B, 0_B});
     std::vector<Reservation> reservations;  // those of model.in_flight
@@ -84,7 +84,7 @@ TEST(LedgerProperty, AgreesWithASlowModelAfterEveryOperation) {
       if (what < 6) {
         const Bytes bytes(below(1 << 20));
         const bool fits = model.fits(inode.account, bytes);
-        auto given = ledger.reserve({{inode.account, bytes}}, Line::disk, HostSample{}, nullptr);
+        auto given = ledger.reserve({{inode.account, bytes}}, Line::disk, HostSample{}).given;
         ASSERT_EQ(given.has_value(), fits) << "seed " << seed << ", step " << step;
         if (given && what < 3) {
           const Bytes charge = inode.charge + Bytes(below(bytes.count() + 1));
@@ -116,7 +116,7 @@ TEST(LedgerProperty, AgreesWithASlowModelAfterEveryOperation) {
         ledger.charge_to(disk, model.charged_to[disk]);
       } else if (what == 11 && below(20) == 0) {
         model.limits[inode.account] = limits_of(Bytes(below(64) << 18), Bytes(below(16) << 16));
-        ledger.set_limits(inode.account, model.limits[inode.account], true);
+        ledger.set_limits(inode.account, model.limits[inode.account], Ledger::LimitsFrom::own_file);
       }
       const Snapshot snapshot = ledger.snapshot(Bytes::unlimited());
       Bytes all;
@@ -135,7 +135,8 @@ TEST(LedgerThreads, NoSnapshotEverShowsAnAccountAboveItsLimit) {
   Ledger ledger;
   ledger.set_host_reserve(1_MiB);
   const std::array<AccountId, 3> accounts = {ledger.open("a"), ledger.open("b"), ledger.open("_disks/c")};
-  for (const AccountId account : accounts) ledger.set_limits(account, limits_of(4_MiB, 64_KiB), true);
+  for (const AccountId account : accounts)
+    ledger.set_limits(account, limits_of(4_MiB, 64_KiB), Ledger::LimitsFrom::own_file);
   ledger.charge_to(accounts[2], accounts[0]);
   std::atomic<uint64_t> given = 0;
   std::atomic<uint64_t> refused = 0;
@@ -153,8 +154,10 @@ TEST(LedgerThreads, NoSnapshotEverShowsAnAccountAboveItsLimit) {
       const Bytes bytes(random() % (1 << 20));
       HostSample host = ledger.before_host_sample();
       host.free = 1_GiB;
-      auto reservation = ledger.reserve({{accounts[at], bytes}, {accounts[(at + 1) % 3], 4_KiB}},
-                                        random() % 2 == 0 ? Line::disk : Line::control, host, nullptr);
+      auto reservation = ledger
+                             .reserve({{accounts[at], bytes}, {accounts[(at + 1) % 3], 4_KiB}},
+                                      random() % 2 == 0 ? Line::disk : Line::control, host)
+                             .given;
       ++(reservation ? given : refused);
       if (!reservation || random() % 4 == 0) continue;
       const Change change{accounts[at], charges[at], charges[at] + bytes, 0_B, 0_B, 0};

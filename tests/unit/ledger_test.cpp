@@ -24,11 +24,16 @@ class LedgerTest : public ::testing::Test {
  protected:
   LedgerTest() {
     ledger.set_host_reserve(0_B);
-    ledger.set_limits(vm, limits_of(10_MiB, 1_MiB), true);
+    ledger.set_limits(vm, limits_of(10_MiB, 1_MiB), Ledger::LimitsFrom::own_file);
   }
 
   std::optional<Reservation> reserve(AccountId account, Bytes bytes, Line line = Line::disk) {
-    return ledger.reserve({{account, bytes}}, line, unlimited_host, &refusal);
+    return reserve({{account, bytes}}, line, unlimited_host);
+  }
+  std::optional<Reservation> reserve(const Claims& claims, Line line, const HostSample& host) {
+    Reserved reserved = ledger.reserve(claims, line, host);
+    if (!reserved.given) refusal = reserved.refused;
+    return std::move(reserved.given);
   }
   // Charges bytes to an account whatever the limits say.
   void charge(AccountId account, Bytes before, Bytes after) {
@@ -85,7 +90,7 @@ TEST_F(LedgerTest, AMovedReservationGivesBackOnce) {
 TEST_F(LedgerTest, DisksStopAtTheDiskLineControlFilesAtTheLimitLessTheHand) {
   EXPECT_FALSE(reserve(vm, 9_MiB + 1_B));
   EXPECT_EQ(refusal.room, 9_MiB);
-  EXPECT_FALSE(refusal.by_host);
+  EXPECT_EQ(refusal.by, RefusedBy::budget);
   EXPECT_TRUE(reserve(vm, 9_MiB));
   EXPECT_FALSE(reserve(vm, 10_MiB - Ledger::hand + 1_B, Line::control));
   EXPECT_TRUE(reserve(vm, 10_MiB - Ledger::hand, Line::control));
@@ -95,7 +100,7 @@ TEST_F(LedgerTest, DisksStopAtTheDiskLineControlFilesAtTheLimitLessTheHand) {
 }
 
 TEST_F(LedgerTest, ATinyLimitStillLetsSomethingBeWritten) {
-  ledger.set_limits(vm, limits_of(64_KiB), true);
+  ledger.set_limits(vm, limits_of(64_KiB), Ledger::LimitsFrom::own_file);
   EXPECT_TRUE(reserve(vm, 56_KiB));
   EXPECT_FALSE(reserve(vm, 57_KiB));
 }
@@ -108,23 +113,23 @@ TEST_F(LedgerTest, AnUnlimitedAccountTakesAll) {
 
 TEST_F(LedgerTest, TwoClaimsOnOnePayerMustFitTogether) {
   ledger.charge_to(disk, vm);
-  EXPECT_FALSE(ledger.reserve({{vm, 5_MiB}, {disk, 5_MiB}}, Line::disk, unlimited_host, &refusal));
-  EXPECT_FALSE(ledger.reserve({{vm, 5_MiB}, {vm, 5_MiB}}, Line::disk, unlimited_host, &refusal));
-  const auto both = ledger.reserve({{vm, 5_MiB}, {disk, 4_MiB}}, Line::disk, unlimited_host, &refusal);
+  EXPECT_FALSE(reserve({{vm, 5_MiB}, {disk, 5_MiB}}, Line::disk, unlimited_host));
+  EXPECT_FALSE(reserve({{vm, 5_MiB}, {vm, 5_MiB}}, Line::disk, unlimited_host));
+  const auto both = reserve({{vm, 5_MiB}, {disk, 4_MiB}}, Line::disk, unlimited_host);
   ASSERT_TRUE(both);
   EXPECT_EQ(figures("vm").reserved, 9_MiB);
 }
 
 TEST_F(LedgerTest, AllClaimsAreGivenOrNone) {
-  ledger.set_limits(other, limits_of(1_MiB), true);
-  EXPECT_FALSE(ledger.reserve({{vm, 1_MiB}, {other, 2_MiB}}, Line::disk, unlimited_host, &refusal));
+  ledger.set_limits(other, limits_of(1_MiB), Ledger::LimitsFrom::own_file);
+  EXPECT_FALSE(reserve({{vm, 1_MiB}, {other, 2_MiB}}, Line::disk, unlimited_host));
   EXPECT_EQ(figures("vm").reserved, 0_B);
   EXPECT_EQ(figures("other").reserved, 0_B);
   EXPECT_FALSE(reserve(vm, Bytes::unlimited()));
 }
 
 TEST_F(LedgerTest, AttachingMovesUsageReservationsAndSlackDetachingGivesThemBack) {
-  ledger.set_limits(disk, limits_of(1_MiB), true);
+  ledger.set_limits(disk, limits_of(1_MiB), Ledger::LimitsFrom::own_file);
   const Change change{disk, 0_B, 4_MiB, 0_B, 1_MiB, 0};
   ledger.apply(&change, 1);
   ledger.charge_to(disk, vm);
@@ -160,39 +165,39 @@ TEST_F(LedgerTest, TheHostReserveStopsDisksAndAQuarterOfItTheRest) {
   ledger.set_host_reserve(8_MiB);
   HostSample host = ledger.before_host_sample();
   host.free = 10_MiB;
-  EXPECT_FALSE(ledger.reserve({{other, 3_MiB}}, Line::disk, host, &refusal));
-  EXPECT_TRUE(refusal.by_host);
+  EXPECT_FALSE(reserve({{other, 3_MiB}}, Line::disk, host));
+  EXPECT_EQ(refusal.by, RefusedBy::host);
   EXPECT_EQ(refusal.room, 2_MiB);
-  EXPECT_TRUE(ledger.reserve({{other, 8_MiB}}, Line::control, host, &refusal));
-  EXPECT_TRUE(ledger.reserve({{other, 8_MiB}}, Line::exempt, host, &refusal));
-  EXPECT_FALSE(ledger.reserve({{other, 8_MiB + 1_B}}, Line::exempt, host, &refusal));
+  EXPECT_TRUE(reserve({{other, 8_MiB}}, Line::control, host));
+  EXPECT_TRUE(reserve({{other, 8_MiB}}, Line::exempt, host));
+  EXPECT_FALSE(reserve({{other, 8_MiB + 1_B}}, Line::exempt, host));
   // Outstanding reservations of all accounts are included.
-  const auto held = ledger.reserve({{vm, 1_MiB}}, Line::disk, host, &refusal);
-  EXPECT_FALSE(ledger.reserve({{other, 1_MiB + 1_B}}, Line::disk, host, &refusal));
+  const auto held = reserve({{vm, 1_MiB}}, Line::disk, host);
+  EXPECT_FALSE(reserve({{other, 1_MiB + 1_B}}, Line::disk, host));
   EXPECT_TRUE(refusal.others_in_flight);
 }
 
 TEST_F(LedgerTest, AStaleHostSampleNeverCountsAByteTwiceNorMissesOne) {
   HostSample host = ledger.before_host_sample();
   host.free = 4_MiB;  // read before what follows
-  auto reservation = ledger.reserve({{other, 3_MiB}}, Line::disk, host, &refusal);
+  auto reservation = reserve({{other, 3_MiB}}, Line::disk, host);
   const Change change{other, 0_B, 3_MiB, 0_B, 0_B, 0};
   reservation->commit(&change, 1);
-  EXPECT_FALSE(ledger.reserve({{vm, 1_MiB + 1_B}}, Line::disk, host, &refusal));
-  EXPECT_TRUE(ledger.reserve({{vm, 1_MiB}}, Line::disk, host, &refusal));
+  EXPECT_FALSE(reserve({{vm, 1_MiB + 1_B}}, Line::disk, host));
+  EXPECT_TRUE(reserve({{vm, 1_MiB}}, Line::disk, host));
   // Frees and moves allocate nothing; a new sample sees the commit itself.
   charge(other, 3_MiB, 1_MiB);
   ledger.move(other, vm, 1_MiB, 0_B);
-  EXPECT_TRUE(ledger.reserve({{vm, 1_MiB}}, Line::disk, host, &refusal));
+  EXPECT_TRUE(reserve({{vm, 1_MiB}}, Line::disk, host));
   host = ledger.before_host_sample();
   host.free = 1_MiB;
-  EXPECT_TRUE(ledger.reserve({{vm, 1_MiB}}, Line::disk, host, &refusal));
+  EXPECT_TRUE(reserve({{vm, 1_MiB}}, Line::disk, host));
 }
 
 TEST_F(LedgerTest, ALoanAddsToTheLimitUntilItsTime) {
   Limits limits = limits_of(10_MiB, 1_MiB);
   limits.loan = Loan{5_MiB, 1000};
-  ledger.set_limits(vm, limits, true);
+  ledger.set_limits(vm, limits, Ledger::LimitsFrom::own_file);
   ledger.set_time(999);
   EXPECT_EQ(figures("vm").limit, 15_MiB);
   EXPECT_EQ(figures("vm").loan, 5_MiB);
@@ -222,14 +227,15 @@ TEST_F(LedgerTest, StatesFollowTheFigures) {
   ledger.set_outside(vm, true);
   EXPECT_EQ(state(), AccountState::outside);
   ledger.set_outside(vm, false);
-  ledger.set_limits(vm, limits_of(Bytes::unlimited()), true);  // written anew: damaged no longer
+  ledger.set_limits(vm, limits_of(Bytes::unlimited()),
+                    Ledger::LimitsFrom::own_file);  // written anew: damaged no longer
   EXPECT_EQ(state(), AccountState::ok);
 }
 
 TEST_F(LedgerTest, AnAccountThatWasRefusedIsFullUntilMuchIsFreed) {
   charge(vm, 0_B, 9_MiB - 64_KiB);
   EXPECT_EQ(figures("vm").state, AccountState::warn);
-  ledger.note_refusal(vm, 1_MiB, false);
+  ledger.note_refusal(vm, 1_MiB, RefusedBy::budget);
   EXPECT_EQ(figures("vm").state, AccountState::full);
   charge(vm, 9_MiB - 64_KiB, 1_MiB);
   EXPECT_EQ(figures("vm").state, AccountState::ok);
@@ -237,20 +243,15 @@ TEST_F(LedgerTest, AnAccountThatWasRefusedIsFullUntilMuchIsFreed) {
 
 TEST_F(LedgerTest, RefusalsAreCountedOnThePayer) {
   ledger.charge_to(disk, vm);
-  ledger.note_refusal(disk, 4_KiB, false);
-  ledger.note_refusal(vm, 1_MiB, true);
+  ledger.note_refusal(disk, 4_KiB, RefusedBy::budget);
+  ledger.note_refusal(vm, 1_MiB, RefusedBy::host);
   EXPECT_EQ(figures("vm").refused_writes, 2U);
   EXPECT_EQ(figures("vm").refused_bytes, (1_MiB + 4_KiB).count());
 }
 
-TEST_F(LedgerTest, ARefusalSaysWhetherWaitingOrSettlingMayHelp) {
+TEST_F(LedgerTest, ARefusalSaysWhetherWaitingMayHelp) {
   EXPECT_FALSE(reserve(vm, 20_MiB));
   EXPECT_FALSE(refusal.others_in_flight);
-  EXPECT_FALSE(refusal.slack_held);
-  const Change change{vm, 0_B, 0_B, 0_B, 1_MiB, 0};
-  ledger.apply(&change, 1);
-  EXPECT_FALSE(reserve(vm, 20_MiB));
-  EXPECT_TRUE(refusal.slack_held);
   const auto held = reserve(vm, 1_MiB);
   EXPECT_FALSE(reserve(vm, 20_MiB));
   EXPECT_TRUE(refusal.others_in_flight);
