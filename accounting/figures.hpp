@@ -12,6 +12,9 @@
 
 namespace limaquota {
 
+// Nothing can be allocated in less: what leaves less leaves no room.
+inline constexpr Bytes smallest_write = Bytes(4096);
+
 // ok; warn: used is at the warning mark of the disk line; full: the budget leaves a disk file nothing;
 // host_full: the budget would, the host would not; over: used is above the limit; damaged: the limit file
 // could not be read, so that the last good or the default limit holds; outside: the VM directory or a disk is

@@ -130,7 +130,7 @@ class Ledger {
   // Takes an account away that no inode is charged to any more. Its name may then be opened anew.
   void close(AccountId account);
 
-  // Where the limits of an account are said: in a file of its own, or in the one for all that have none.
+  // Where the limits of an account come from: a file of its own; else `_default`, for a VM, or nowhere.
   enum class LimitsFrom : uint8_t { own_file, default_file };
   void set_limits(AccountId account, const Limits& limits, LimitsFrom from);
   void set_damaged(AccountId account, bool damaged);

@@ -10,8 +10,6 @@ namespace limaquota {
 namespace {
 // Below this, an account that was refused counts as full: the last blocks may be too few for any write.
 constexpr Bytes pressed_below = Bytes(1024 * 1024);
-// Nothing can be written into less than a block.
-constexpr Bytes smallest_write = Bytes(4096);
 }  // namespace
 
 AccountFigures Ledger::figures_locked(const Account& account, Bytes host_free) const {

@@ -1,4 +1,5 @@
-// Names from outside in other forms than escape_name()'s (usage_text.hpp). Pure functions; thread safe.
+// Names that somebody else chose, in two forms beside that of escape_name() (escape.hpp): as they were, and
+// as a word for a shell. Pure functions; thread safe.
 #pragma once
 
 #include <string>

@@ -1,4 +1,4 @@
-// Errors as values: a Result holds a T or an errno. One place in fs/ turns an errno into a FUSE reply.
+// Errors as values: a Result holds a T or an errno. Only fs/serving turns an errno into a FUSE reply.
 #pragma once
 
 #include <optional>

@@ -1,6 +1,6 @@
-// The keys of `.usage`, once: what the text, the JSON and Prometheus call each figure, and what whoever reads
-// the JSON again puts where. A new key is a figure in figures.hpp and a line in usage_keys.cpp. Constant
-// tables; thread safe.
+// The keys of the figures in `.usage`: what the text, the JSON and Prometheus call each, and into which field
+// of figures.hpp a command reads it again. A new key is a field there, its value in ledger_figures.cpp, and a
+// line in usage_keys.cpp. Constant tables; thread safe.
 #pragma once
 
 #include <optional>

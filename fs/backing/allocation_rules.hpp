@@ -1,7 +1,6 @@
 // How a filesystem allocates: all that the rest of fs/ knows of the one below, as one value without its name.
 //
-// The defaults are those of a filesystem that we do not know: whatever one of the known ones may do, it may
-// do.
+// The defaults are for a filesystem that we do not know: the worst of what the known ones do, rule by rule.
 #pragma once
 
 #include <algorithm>

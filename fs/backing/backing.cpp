@@ -119,7 +119,7 @@ bool Backing::directory_has_room(int dir, size_t name_length) const {
   if (rules_.directories == DirectorySpace::unblocked) return true;
   const auto st = sys_.fstat(dir);
   if (!st) return false;
-  const uint64_t allocated = static_cast<uint64_t>(st->st_blocks) * 512;
+  const uint64_t allocated = Bytes::of_st_blocks(st->st_blocks).count();
   if (allocated > rules_.block) return false;
   const auto readable = sys_.openat(dir, ".", O_RDONLY | O_DIRECTORY, 0);
   if (!readable) return false;

@@ -32,6 +32,10 @@ class Backing {
   // How the filesystem allocates.
   const AllocationRules& rules() const { return rules_; }
   uint64_t block() const { return rules_.block; }
+  // How many blocks are allocated to an inode.
+  uint64_t blocks_of(const struct stat& st) const {
+    return Bytes::of_st_blocks(st.st_blocks).count() / block();
+  }
   // What one namespace operation, or an attribute that is set, may allocate in one account.
   Bytes metadata(size_t value_size = 0) const;
 

@@ -1,6 +1,6 @@
-// What a request is about to do, noted before its system call: one type for each kind of operation that would
-// not do the same when it is carried out twice. The worker that serves the request again, should this one
-// die, finds in it what stood there before.
+// Intents: what a request is about to do, noted before its system call. Operations that have another outcome
+// when they are carried out twice (a name is made, taken away, renamed) have a type each. If the worker dies,
+// the next one, to which the kernel sends the request again, reads in the intent what stood there before.
 #pragma once
 
 #include <sys/types.h>

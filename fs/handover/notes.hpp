@@ -1,8 +1,9 @@
 // What outlives a worker: memory that the supervisor and its workers share, beside their descriptors. A
 // worker that takes over finds in it what neither a scan of the tree nor the descriptors themselves can tell.
 //
-// Crash safety: each fact is one atomic word, written before the kernel learns of it, or taken back before it
-// is given up; what is written between two system calls may be found without what comes after it.
+// Crash safety: each fact is one atomic word, written before the kernel learns of it, and taken back before
+// it ends. A worker may die between any two of these words: a reader must not conclude from one that the next
+// was written.
 #pragma once
 
 #include <sys/types.h>

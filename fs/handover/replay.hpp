@@ -1,5 +1,5 @@
-// A request that comes again: what it was about to do when it was served by a worker that died, and what this
-// one is about to do with it, should it die as well (fs/handover/intent.hpp).
+// A request that comes again, after its worker died: reads the intent that the dead worker noted, and notes
+// that of this worker, which may die as well (fs/handover/intent.hpp).
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ namespace limaquota {
 
 // Of one thread that serves, for one request after the other. Thread safety: of that thread alone.
 //
-// An operation asks in its first line: `earlier<TakesNameAway>()` has what was noted of this very request
-// before, or nothing, as a rule. And just before its system call it says what stands there:
+// An operation asks before it does anything: `earlier<TakesNameAway>()` has what was noted of this very
+// request before, or nothing, as a rule. And just before its system call it says what stands there:
 // `intend(TakesNameAway{id})`.
 class Replay {
  public:

@@ -57,7 +57,7 @@ class LimitStore {
   void apply(std::string_view account);
   // Ends loans that are over; told the wall clock in Unix seconds.
   void tick(int64_t now);
-  // Bytes that the limit files occupy in the backing tree changed: called with no lock held.
+  // Bytes that the limit files occupy in the backing tree changed: called without the mutex of the files.
   std::function<void()> on_files_changed;
 
  private:

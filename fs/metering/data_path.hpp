@@ -1,5 +1,5 @@
-// Where the data of a file go when it is changed: one narrow interface, chosen for each inode when it is
-// opened.
+// The data path: how a file's data are changed (written, allocated, truncated, copied, synced). One narrow
+// interface, chosen for each inode when it is opened.
 #pragma once
 
 #include <sys/types.h>

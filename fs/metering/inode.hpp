@@ -4,7 +4,6 @@
 #include <sys/types.h>
 
 #include <atomic>
-#include <boost/container/small_vector.hpp>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -18,17 +17,12 @@
 #include "accounting/ledger.hpp"
 #include "accounting/mutex.hpp"
 #include "fs/metering/data_path.hpp"
+#include "fs/metering/holders.hpp"
 #include "fs/system/fd.hpp"
 #include "fs/system/node_id.hpp"
 #include "fs/system/sys.hpp"
 
 namespace limaquota {
-
-// An account that an inode is charged to, and how many of its names are there.
-struct Holder {
-  AccountId account = 0;
-  uint32_t names = 0;
-};
 
 // A value that is read without its lock where a moment's staleness does no harm.
 template <class T>
@@ -60,17 +54,10 @@ struct Charge {
   std::string handle;     // the file handle: its inode can be found again by it, as root
   // For an inode that had several names: where they are (links from outside the tree do not count). It counts
   // in each account that holds one. Without it there is one name.
-  std::unique_ptr<std::vector<Holder>> holders;
+  std::unique_ptr<Holders> holders;
 
   // The accounts it counts in.
-  boost::container::small_vector<AccountId, 2> accounts() const {
-    boost::container::small_vector<AccountId, 2> all;
-    if (!holders)
-      all.push_back(account);
-    else
-      for (const Holder& holder : *holders) all.push_back(holder.account);
-    return all;
-  }
+  AccountIds accounts() const { return holders ? holders->accounts() : AccountIds{account}; }
 };
 
 // Locking: `mutex` is held over system calls on this inode. Several inodes are locked in ascending order of

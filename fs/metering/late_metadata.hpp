@@ -3,8 +3,8 @@
 //
 // What comes of a change is known in extents: those that may still come of what is not on the disk
 // (`unsettled`), and those that writing to unwritten blocks may split (`unwritten`). When a change is
-// admitted, the growth of the slack is reserved with it; what was enough for all that was to come stays
-// enough (`late_cap`), whatever a later count of the extents says.
+// admitted, the growth of the slack is reserved with it. A later count that finds more extents than expected
+// does not raise the slack again (`late_cap`): their metadata is allocated by then.
 #pragma once
 
 #include <cstdint>

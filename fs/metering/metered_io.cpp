@@ -72,7 +72,7 @@ Result<void> MeteredIo::sync(Inode& inode, int fd, Synced what) {
     inode.unsettled -= before;
     ++inode.settled;
     inode.dirty_since = std::chrono::steady_clock::now();
-    const uint64_t blocks = static_cast<uint64_t>(st->st_blocks) * 512 / backing_.block() + 1;
+    const uint64_t blocks = backing_.blocks_of(*st) + 1;
     inode.extents_at_most = std::min(inode.extents_at_most + before, blocks);
     if (before > 0) inode.extents_counted = false;
     inode.is_unknown = false;

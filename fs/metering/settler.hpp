@@ -1,5 +1,5 @@
-// The settler: a thread that looks at what is on the settle list again and again, until it is known clean,
-// and that others have do what must be done now and then.
+// The settler: a thread that looks at each inode of the settle list ten times a second, until nothing can
+// come late of it any more. What else must be done now and then is done by it as well (Hooks::each_look).
 #pragma once
 
 #include <chrono>

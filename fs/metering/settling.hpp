@@ -1,8 +1,7 @@
-// Settling: writing an inode back, so that what was to come late has come, and giving the slack back that was
-// kept for it.
+// Settling: an inode is written back, its late metadata is allocated with that, and the slack that was kept
+// for it is given back.
 #pragma once
 
-#include <boost/container/small_vector.hpp>
 #include <cstdint>
 
 #include "accounting/ledger.hpp"
@@ -14,8 +13,6 @@
 #include "fs/metering/settle_list.hpp"
 
 namespace limaquota {
-
-using AccountIds = boost::container::small_vector<AccountId, 2>;
 
 // Thread safety: all functions may be called from any thread.
 class Settling {

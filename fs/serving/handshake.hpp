@@ -1,5 +1,6 @@
-// The handshake with the kernel: INIT, what libfuse cannot negotiate of it, and how the next worker repeats
-// it without a word to the kernel. It is over before the first thread serves.
+// The handshake with the kernel: INIT, with what libfuse cannot negotiate of it. A worker that takes over
+// gives libfuse the same INIT again, and keeps its answer from the kernel, which has one already. The
+// handshake is over before the first thread serves.
 #pragma once
 
 #include <cstddef>

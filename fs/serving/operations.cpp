@@ -104,7 +104,7 @@ void init(void*, fuse_conn_info* conn) {
                           FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_ASYNC_READ |
                           FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_AUTO_INVAL_DATA;
   conn->want |= conn->capable & wanted;
-  // Refusals must come at the write, and splicing lost to copying (design, facts). After an asynchronous
+  // Refusals must come at the write, and splicing lost to copying (bench/README.md). After an asynchronous
   // direct write the kernel leaves what its page cache holds of the range: another open would read the old
   // bytes.
   conn->want &= ~static_cast<unsigned>(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ |

@@ -45,7 +45,11 @@ Session::Session(Filesystem& fs, Fd device, Transport transport)
 
 Session::~Session() { fs_.tree.kernel.set_kernel({}); }
 
-Result<void> Session::shake_hands() { return handshake_->shake(); }
+Result<void> Session::shake_hands() {
+  const auto shaken = handshake_->shake();
+  has_queues_ = shaken && handshake_->transport() == Transport::io_uring;
+  return shaken;
+}
 
 bool Session::take_over() {
   if (!handshake_->repeat()) return false;
@@ -56,7 +60,7 @@ bool Session::take_over() {
 }
 
 bool Session::serve() {
-  if (handshake_->transport() == Transport::io_uring) threads_->start_queues();
+  if (has_queues_) threads_->start_queues();
   return threads_->run();
 }
 

@@ -46,6 +46,7 @@ class Session : private Server {
   std::unique_ptr<fuse_session, Free> session_;  // has a descriptor of its own
   std::unique_ptr<Handshake> handshake_;
   std::unique_ptr<ServingThreads> threads_;
+  bool has_queues_ = false;  // of io_uring, as agreed with the kernel
   Gates gates_;
 };
 

@@ -1,5 +1,5 @@
-// The threads that serve: who waits for requests, at /dev/fuse and at each queue of io_uring, and who takes
-// the place of one that got one.
+// The threads that serve. They wait for requests at /dev/fuse and at each queue of io_uring; when the last
+// one that waits there gets a request, another thread takes its place.
 #pragma once
 
 #include <atomic>

@@ -1,21 +1,9 @@
 #include "fs/tree/charges.hpp"
 
-#include <algorithm>
 #include <memory>
 #include <utility>
 
 namespace limaquota {
-namespace {
-
-Holder& holder_of(std::vector<Holder>& holders, AccountId account) {
-  const auto found =
-      std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == account; });
-  if (found != holders.end()) return *found;
-  return holders.emplace_back(Holder{account, 0});
-}
-
-}  // namespace
-
 DiskRecord Charges::disk_record(const Found& found, AccountId account, const char* name) const {
   return {account, name, accounts_.header_of(found.path, static_cast<uint64_t>(found.st.st_size)),
           Bytes::of_st_blocks(found.st.st_blocks)};
@@ -58,45 +46,39 @@ std::optional<Charges::Where> Charges::find(NodeId id) {
 
 void Charges::add_name(Inode& inode, AccountId account) {
   auto& holders = inode.charge.holders;
-  if (!holders) holders = std::make_unique<std::vector<Holder>>(1, Holder{inode.account(), 1});
-  for (Holder& holder : *holders) holder.names += holder.account == account ? 1 : 0;
+  if (!holders) holders = std::make_unique<Holders>(inode.account());
+  (void)holders->add(account);
 }
 
 Charges::NameWas Charges::drop_name(Charge& charge, Bytes slack, AccountId account, Changes& changes) {
   if (!charge.holders) return NameWas::last;
-  auto& holders = *charge.holders;
-  const auto holder =
-      std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == account; });
-  if (holder == holders.end() || --holder->names > 0) return NameWas::one_of_several;
-  if (holders.size() == 1) {
+  if (charge.holders->remove(account) != Holders::Name::alone) return NameWas::one_of_several;
+  if (charge.holders->empty()) {
     charge.holders.reset();
     return NameWas::last;
   }
   changes.push_back({account, charge.bytes, Bytes(0), slack, Bytes(0), 0});
-  holders.erase(holder);
-  charge.account = holders.front().account;
+  charge.account = charge.holders->accounts().front();
   return NameWas::one_of_several;
 }
 
-void Charges::set_holders(NodeId id, std::vector<Holder> holders) {
+void Charges::set_holders(NodeId id, Holders holders) {
   table_.with_charge(id, [&](Charge& charge, const Inode*) {
     Changes changes;
-    for (const Holder& holder : holders) {
-      if (holder.account == charge.account) continue;
-      changes.push_back({holder.account, Bytes(0), charge.bytes, Bytes(0), Bytes(0), 0});
+    for (const AccountId account : holders.accounts()) {
+      if (account == charge.account) continue;
+      changes.push_back({account, Bytes(0), charge.bytes, Bytes(0), Bytes(0), 0});
     }
     ledger_.apply(changes.data(), changes.size());
-    charge.holders = std::make_unique<std::vector<Holder>>(std::move(holders));
+    charge.holders = std::make_unique<Holders>(std::move(holders));
     return InodeTable::Keep::yes;
   });
 }
 
 // One of several names went from one account to another: the inode counts in each that holds a name.
 void Charges::move_holder(Charge& charge, AccountId from, AccountId to, Bytes slack) {
-  auto& holders = *charge.holders;
-  Holder& source = holder_of(holders, from);
-  const bool empty = source.names > 0 && --source.names == 0;
-  const bool is_new = holder_of(holders, to).names++ == 0;
+  const bool empty = charge.holders->remove(from) == Holders::Name::alone;
+  const bool is_new = charge.holders->add(to) == Holders::Name::alone;
   if (empty && is_new) {
     ledger_.move(from, to, charge.bytes, slack);
   } else if (is_new || empty) {
@@ -104,8 +86,7 @@ void Charges::move_holder(Charge& charge, AccountId from, AccountId to, Bytes sl
                                  : Change{from, charge.bytes, Bytes(0), slack, Bytes(0), 0};
     ledger_.apply(&change, 1);
   }
-  std::erase_if(holders, [](const Holder& h) { return h.names == 0; });
-  charge.account = holders.front().account;
+  charge.account = charge.holders->accounts().front();
 }
 
 void Charges::move_name(const Found& found, AccountId from, const Child& child, const char* name) {

@@ -1,17 +1,16 @@
 // Charges: to which accounts an inode counts, and how it goes from one to another. Nothing else writes a
 // charge.
 //
-// An inode with several names counts in each account that holds one of them (its holders), once. A charge
-// that moves changes in one step with the ledger: two threads may move it by two of its names at the same
-// time.
+// An inode with several names counts in each account that has one of them (its holders), once. Two threads
+// may each move one of its names to another account: so the charge and the ledger change in one step.
 #pragma once
 
 #include <sys/stat.h>
 
 #include <string>
-#include <vector>
 
 #include "accounting/ledger.hpp"
+#include "fs/metering/holders.hpp"
 #include "fs/metering/inode.hpp"
 #include "fs/metering/inode_charge.hpp"
 #include "fs/metering/inode_table.hpp"
@@ -56,7 +55,7 @@ class Charges {
   // A name in `account` is gone, of an inode that has so much slack.
   static NameWas drop_name(Charge& charge, Bytes slack, AccountId account, Changes& changes);
   // Found by the scan: where its names are.
-  void set_holders(NodeId id, std::vector<Holder> holders);
+  void set_holders(NodeId id, Holders holders);
   // A name went from account `from` to what `child` says, under which its inode now counts as `child`.
   void move_name(const Found& found, AccountId from, const Child& child, const char* name);
   // The inode is a disk from now on.

@@ -55,7 +55,7 @@ void Entries::describe(Inode& inode, const struct stat& st, const std::string& h
   inode.device = st.st_dev;
   inode.type = st.st_mode & S_IFMT;
   inode.size = static_cast<uint64_t>(st.st_size);
-  inode.extents_at_most = static_cast<uint64_t>(st.st_blocks) * 512 / backing_.block() + 1;
+  inode.extents_at_most = backing_.blocks_of(st) + 1;
 }
 
 Entry Entries::enter_known(NodeId id, Fd path, NodeId parent, const char* name, const struct stat& st,

@@ -35,6 +35,7 @@ void KernelCache::forget_some() {
 void KernelCache::step(Forgetting now) {
   const MutexLock lock(forgetting_mutex_);
   ++steps_;
+  passes_ = 0;
   forgetting_ = now;
   stepped_.notify_all();
 }
@@ -42,6 +43,7 @@ void KernelCache::step(Forgetting now) {
 bool KernelCache::wait_for_forgetting() {
   const auto now = std::chrono::steady_clock::now();
   const MutexLock lock(forgetting_mutex_);
+  if (forgetting_ == Forgetting::yes && ++passes_ <= most_passes) return true;
   const uint64_t before = steps_;
   const auto until = now + (forgetting_ == Forgetting::yes ? patience_ : longest_until_a_look);
   while (steps_ == before) {

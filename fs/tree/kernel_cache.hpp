@@ -18,7 +18,8 @@ namespace limaquota {
 // Thread safety: all functions may be called from any thread.
 class KernelCache {
  public:
-  // `patience`: how long a request waits for a name to go.
+  // Between two names that go, so many requests pass; each further one waits for the next, so long at most.
+  static constexpr unsigned most_passes = 8;
   explicit KernelCache(const InodeTable& table,
                        std::chrono::milliseconds patience = std::chrono::milliseconds(20))
       : table_(table), patience_(patience) {}
@@ -36,10 +37,10 @@ class KernelCache {
   // left.
   bool knows_many() const { return table_.known() > most_known_; }
   bool knows_too_many() const { return table_.known() / 3 > most_known_ / 2; }
-  // By a request that makes it know one more: returns once it was looked what may be forgotten or, while
-  // names are being forgotten, once another one is. A name goes when no lookup in its directory is under way,
-  // so the request may be what holds it up: then it loses the patience, and no more. False where nothing came
-  // of the wait.
+  // By a request that makes it know one more: returns at the next look at what may be forgotten or, while
+  // names are being forgotten and many requests passed since the last one went, when the next one goes. A
+  // name goes when no lookup in its directory is under way, so the request may be what holds it up: then it
+  // loses the patience, and no more. False where nothing came of the wait.
   bool wait_for_forgetting();
   // Calls `ask(knows)` where there is a kernel to ask.
   template <class Ask>
@@ -61,6 +62,7 @@ class KernelCache {
   Mutex forgetting_mutex_;
   Condition stepped_;
   uint64_t steps_ GUARDED_BY(forgetting_mutex_) = 0;
+  unsigned passes_ GUARDED_BY(forgetting_mutex_) = 0;  // since the last step
   Forgetting forgetting_ GUARDED_BY(forgetting_mutex_) = Forgetting::no;
 };
 

@@ -1,4 +1,5 @@
-// Recounts: directories in which something that was made could not be looked at are gone through again.
+// Recounts: where a new entry could not be looked at (no descriptor was left, as a rule), its directory is
+// listed again later, and what is there is charged.
 #pragma once
 
 #include <vector>

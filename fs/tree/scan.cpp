@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -57,7 +56,7 @@ Result<void> Scan::scan_entry(const Directory& directory, const std::string& nam
   if (!st) return st.error().value == ENOENT ? Result<void>() : Result<void>(st.error());
   const NodeId id = table_.id_of(st->st_dev, st->st_ino);
   const Child child = accounts_.child_of(directory.role, directory.account, name, st->st_mode);
-  if (!S_ISDIR(st->st_mode) && st->st_nlink > 1) add_name(id, child.account);
+  if (!S_ISDIR(st->st_mode) && st->st_nlink > 1) (void)links_[id].add(child.account);
   if (!table_.has_charge(id)) charge(id, directory, name, *st, child);
   if (!S_ISDIR(st->st_mode)) return {};
   const auto below = sys.openat(directory.fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
@@ -67,17 +66,6 @@ Result<void> Scan::scan_entry(const Directory& directory, const std::string& nam
   }
   if (!below) return below.error();
   return scan_directory({below->get(), child.role, child.account});
-}
-
-void Scan::add_name(NodeId id, AccountId account) {
-  auto& holders = links_[id];
-  const auto found =
-      std::find_if(holders.begin(), holders.end(), [&](const Holder& h) { return h.account == account; });
-  if (found != holders.end()) {
-    ++found->names;
-  } else {
-    holders.push_back({account, 1});
-  }
 }
 
 void Scan::charge(NodeId id, const Directory& directory, const std::string& name, const struct stat& st,

@@ -3,11 +3,11 @@
 
 #include <string>
 #include <unordered_map>
-#include <vector>
 
 #include "accounting/ledger.hpp"
 #include "accounting/result.hpp"
 #include "fs/backing/backing.hpp"
+#include "fs/metering/holders.hpp"
 #include "fs/metering/inode_charge.hpp"
 #include "fs/metering/inode_table.hpp"
 #include "fs/metering/settle_list.hpp"
@@ -49,7 +49,6 @@ class Scan {
   Result<void> scan_entry(const Directory& directory, const std::string& name);
   void charge(NodeId id, const Directory& directory, const std::string& name, const struct stat& st,
               const Child& child);
-  void add_name(NodeId id, AccountId account);
   void adopt(NodeId id, int dir, const std::string& name, const struct stat& st);
 
   const Backing& backing_;
@@ -62,7 +61,7 @@ class Scan {
   Entries& entries_;
   InodeEnd& ends_;
   LimitFilesCharge& limit_files_;
-  std::unordered_map<NodeId, std::vector<Holder>> links_;  // inodes with several links: where their names are
+  std::unordered_map<NodeId, Holders> links_;  // inodes with several links: where their names are
 };
 
 }  // namespace limaquota

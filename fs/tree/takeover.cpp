@@ -52,7 +52,7 @@ InodePtr Takeover::take_path(Fd path, uint64_t lookups, uint32_t account) {
   inode->gone = gone;
   inode->linked_outside = gone && st->st_nlink > 0 && !S_ISDIR(st->st_mode);
   // How much may still come of the last writes nobody knows: the worst, until it is written back.
-  const uint64_t blocks = static_cast<uint64_t>(st->st_blocks) * 512 / backing_.block();
+  const uint64_t blocks = backing_.blocks_of(*st);
   inode->extents_at_most = std::max(inode->extents_at_most, blocks + 1);
   if (S_ISREG(st->st_mode) && backing_.rules().is_late() && blocks > 0 && changed_lately(*st)) {
     inode->unsettled = blocks;

@@ -26,10 +26,12 @@ Kept KeptGoing::look(std::chrono::milliseconds deadline) {
   const std::optional<AccountFigures> account = figures();
   const GuestAnswer answer = ask_guest(vm_.qmp_socket(), GuestMay::only_answer, deadline);
   if (answer.reached == GuestAnswer::Reached::silent) return {Guest::no_answer, {}, answer.why};
+  if (answer.reached == GuestAnswer::Reached::nobody) return {Guest::gone, {}, answer.why};
   if (answer.is_paused()) return help();
-  // A write may be refused a moment before its guest is paused.
+  if (answer.state != GuestState::running) return {Guest::stands_still, answer.state, {}};
+  // A write may be refused a moment before its guest is paused: so not at the first look.
   if (account && std::exchange(seen_, account->refused_writes) == account->refused_writes) refused_ = seen_;
-  return {answer.state == GuestState::running ? Guest::goes_on : Guest::stands_still, answer.state, {}};
+  return {Guest::goes_on, answer.state, {}};
 }
 
 // The guest is paused for space.
@@ -37,8 +39,9 @@ Kept KeptGoing::help() {
   Kept kept{Guest::no_more_help, GuestState::no_space, {}};
   const unsigned loans_before = loans_;
   Snapshot snapshot = report_.read(terms_.may_go_on).snapshot;
-  if (const AccountFigures* account = find_account(snapshot, vm_.name); account != nullptr) {
-    refused_ = account->refused_writes;
+  const AccountFigures* account = find_account(snapshot, vm_.name);
+  const uint64_t refused = account == nullptr ? 0 : account->refused_writes;
+  if (account != nullptr) {
     if (account->writable < terms_.loan && loans_ < most_loans) {
       lend();
       snapshot = report_.read(terms_.may_go_on).snapshot;
@@ -50,10 +53,13 @@ Kept KeptGoing::help() {
     }
   }
   const GuestAnswer answer = ask_guest(vm_.qmp_socket(), GuestMay::go_on);
-  if (answer.reached == GuestAnswer::Reached::silent) return {Guest::no_answer, kept.state, answer.why};
-  if (!answer.paused_again) return {Guest::goes_on, kept.state, {}};
-  kept.why = why_paused_again(loans_before);
-  if (kept.why.empty()) kept.guest = Guest::again;
+  kept.why = answer.why;
+  if (answer.reached == GuestAnswer::Reached::silent) kept.guest = Guest::no_answer;
+  if (answer.reached == GuestAnswer::Reached::nobody) kept.guest = Guest::gone;
+  if (answer.reached != GuestAnswer::Reached::yes) return kept;
+  refused_ = refused;
+  if (answer.paused_again) kept.why = why_paused_again(loans_before);
+  if (kept.why.empty()) kept.guest = answer.paused_again ? Guest::again : Guest::goes_on;
   return kept;
 }
 

@@ -21,10 +21,11 @@ namespace limaquota {
 // What was found of the guest, and done for it.
 struct Kept {
   enum class Guest : uint8_t {
-    goes_on,       // it was not paused, or is not any more
+    goes_on,       // it runs, or does again
     stands_still,  // for another reason than space: left alone
     again,         // it went on, and is paused for space again at once: worth another try
-    no_answer,     // `why` says so
+    no_answer,     // though something runs there: `why` says so
+    gone,          // no QEMU runs there: `why` says so
     no_more_help   // it stays paused for space; `why` says why, and what to do
   };
   Guest guest = Guest::goes_on;
@@ -69,8 +70,8 @@ class KeptGoing {
   std::optional<Lent> lent_;
   std::optional<Guard> guard_;  // ends the loan where this process is killed
   unsigned loans_ = 0;
-  uint64_t refused_ = 0;  // as counted when it was last helped, or twice found running
-  uint64_t seen_ = 0;     // as counted at the last look
+  uint64_t refused_ = 0;  // as counted when it was last told to go on, or twice found running
+  uint64_t seen_ = 0;     // as counted when it was last found running
 };
 
 }  // namespace limaquota

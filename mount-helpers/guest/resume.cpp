@@ -19,7 +19,6 @@ namespace limaquota {
 namespace {
 
 using Reached = GuestAnswer::Reached;
-constexpr Bytes smallest_write = 4_KiB;  // nothing can be allocated in less
 
 struct ResumeArguments {
   std::vector<std::string> names;

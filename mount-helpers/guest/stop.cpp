@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "accounting/escape.hpp"
@@ -28,6 +29,8 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds loan_duration{600};  // Lima gives a guest three minutes
 constexpr std::chrono::milliseconds between_looks{1000};
 constexpr std::chrono::milliseconds quick{1000};
+// From a write that is refused until its guest is paused.
+constexpr std::chrono::milliseconds until_paused{200};
 
 struct StopArguments {
   std::string name;
@@ -51,37 +54,29 @@ class Stopping {
   // stopping it now would lose what it has not written; and where this command is to end.
   void prepare() {
     const std::optional<AccountFigures> figures = guest_.figures();
-    Kept kept = guest_.look();
-    while (kept.guest == Kept::Guest::again) {
-      if (signals_.came()) throw Refusal(fmt::format("interrupted: {} was not stopped", name_));
-      kept = guest_.look();
+    const bool was_refused = figures && figures->refused_writes > 0;
+    Kept kept = have_it_go_on();
+    if (kept.guest == Kept::Guest::goes_on && was_refused) {
+      std::this_thread::sleep_for(until_paused);
+      kept = have_it_go_on();
     }
-    const bool may_be_paused = guest_.has_lent() || (figures && figures->refused_writes > 0);
-    if (kept.guest == Kept::Guest::no_answer && may_be_paused) {
-      throw Refusal(fmt::format("{} may be paused for space, and then loses data when it is stopped: {}",
-                                name_, kept.why));
-    }
-    if (kept.guest == Kept::Guest::no_more_help) {
+    const bool is_silent = kept.guest == Kept::Guest::no_answer;
+    const bool is_paused = kept.state == GuestState::no_space;
+    if (kept.guest == Kept::Guest::no_more_help || (is_silent && is_paused)) {
       throw Refusal(
           fmt::format("{} is paused for space and would lose data when stopped; {}", name_, kept.why));
+    }
+    if (is_silent && was_refused) {
+      throw Refusal(fmt::format("{} may be paused for space, and then loses data when it is stopped: {}",
+                                name_, kept.why));
     }
   }
 
   // Now and then during the stop.
   void look() {
     if (Clock::now() < next_) return;
+    look_now();
     next_ = Clock::now() + between_looks;
-    try {
-      const std::optional<AccountFigures> figures = guest_.figures();
-      if (!figures || !(guest_.was_refused(*figures) || is_helpless_)) return;
-      const Kept kept = guest_.look(quick);
-      if (kept.guest == Kept::Guest::no_answer) return;
-      is_helpless_ = kept.guest == Kept::Guest::no_more_help;
-      if (is_helpless_) tell(fmt::format("paused for space again while it shuts down; {}", kept.why));
-    } catch (const std::exception& error) {
-      is_helpless_ = true;
-      tell(fmt::format("no help where it is paused for space while it shuts down: {}", error.what()));
-    }
   }
 
   // Ends the loan; says so.
@@ -90,6 +85,32 @@ class Stopping {
   }
 
  private:
+  // Until it does, or cannot be made to.
+  Kept have_it_go_on() {
+    Kept kept = guest_.look();
+    while (kept.guest == Kept::Guest::again) {
+      if (signals_.came()) throw Refusal(fmt::format("interrupted: {} was not stopped", name_));
+      kept = guest_.look();
+      if (kept.guest == Kept::Guest::no_answer) kept.state = GuestState::no_space;  // as it was just now
+    }
+    return kept;
+  }
+
+  void look_now() {
+    try {
+      const std::optional<AccountFigures> figures = guest_.figures();
+      if (!figures || !(guest_.was_refused(*figures) || is_helpless_)) return;
+      const Kept kept = guest_.look(quick);
+      const bool is_silent = kept.guest == Kept::Guest::no_answer;
+      if (is_silent && kept.state != GuestState::no_space) return;  // asked again
+      is_helpless_ = is_silent || kept.guest == Kept::Guest::no_more_help;
+      if (is_helpless_) tell(fmt::format("paused for space again while it shuts down; {}", kept.why));
+    } catch (const std::exception& error) {
+      is_helpless_ = true;
+      tell(fmt::format("no help where it is paused for space while it shuts down: {}", error.what()));
+    }
+  }
+
   KeptGoing::Terms terms(Bytes loan) {
     return {loan, loan_duration, "--lend",
             [this, loan] {

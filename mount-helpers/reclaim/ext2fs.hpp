@@ -1,4 +1,5 @@
-// The headers of libext2fs, which are made for C: what they do to names of C++ ends here.
+// The headers of libext2fs, which are made for C. They define macros that are names of C++ as well: undefined
+// here.
 #pragma once
 
 #include <ext2fs/ext2fs.h>

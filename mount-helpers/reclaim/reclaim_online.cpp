@@ -25,6 +25,7 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds look_again{500};
 constexpr std::chrono::seconds ask_again{5};
 constexpr std::chrono::seconds loan_margin{60};  // beyond the deadlines: it must not end before the work
+constexpr int most_tries = 5;                    // to have it go on, before it is looked at again later
 constexpr int trimmed_some = 64;                 // fstrim(8): some filesystems could not be trimmed
 
 // The running guest: works in it, and keeps it going meanwhile.
@@ -43,16 +44,21 @@ class Guest {
 
   // Throws Refusal where it cannot be kept going, QmpError where its QEMU does not answer.
   void keep_going() {
+    bool was_lent = kept_.has_lent();
     Kept kept = kept_.look();
-    while (kept.guest == Kept::Guest::again) kept = kept_.look();
+    for (int tries = 1; kept.guest == Kept::Guest::again && tries < most_tries; ++tries) {
+      was_lent = true;
+      kept = kept_.look();
+    }
     switch (kept.guest) {
       case Kept::Guest::stands_still:
         throw Refusal(fmt::format("{} is {}: it cannot trim its disks", name_, to_string(kept.state)));
       case Kept::Guest::no_answer:
+      case Kept::Guest::gone:
         throw QmpError(kept.why);
       case Kept::Guest::no_more_help:
-        throw Refusal(fmt::format("{} {}; {}", name_,
-                                  kept_.has_lent() ? "paused again" : "is paused for space", kept.why));
+        throw Refusal(
+            fmt::format("{} {}; {}", name_, was_lent ? "paused again" : "is paused for space", kept.why));
       case Kept::Guest::goes_on:
       case Kept::Guest::again:
         break;

@@ -4,10 +4,16 @@ import os
 import socket
 import threading
 
-# What a QEMU says whose guest is paused for space, and is so again when it was told to go on.
-PAUSED_AGAIN = b"""{"QMP": {}}\n{"return": {}}
-{"return": {"status": "io-error"}}\n{"return": [{"io-status": "nospace"}]}\n{"return": {}}
-{"return": {"status": "io-error"}}\n{"return": [{"io-status": "nospace"}]}\n"""
+# What a QEMU says whose guest runs; is paused for space; is so again when it was told to go on; does go on.
+GREETING = b"""{"QMP": {}}\n{"return": {}}\n"""
+IS_RUNNING = b"""{"return": {"status": "running"}}\n"""
+IS_PAUSED = b"""{"return": {"status": "io-error"}}\n{"return": [{"io-status": "nospace"}]}\n"""
+TOLD = b"""{"return": {}}\n"""
+RUNNING = GREETING + IS_RUNNING
+PAUSED = GREETING + IS_PAUSED
+PAUSED_AGAIN = PAUSED + TOLD + IS_PAUSED
+GOES_ON = PAUSED + TOLD + IS_RUNNING
+SILENT = b""
 
 
 @contextlib.contextmanager
@@ -21,8 +27,9 @@ def silent_socket(path):
 
 
 @contextlib.contextmanager
-def talking_socket(path, text=b""):
-    """Somebody who says `text` to each client, whatever it says; gives a function that tells how many came."""
+def talking_socket(path, *texts):
+    """Somebody who says the first text to the first client, whatever that says, and so on, and the last one to all that
+    come after; gives a function that tells how many came."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen(8)
@@ -32,7 +39,7 @@ def talking_socket(path, text=b""):
             with contextlib.suppress(OSError):
                 while True:
                     clients.append(listener.accept()[0])
-                    clients[-1].sendall(text)
+                    clients[-1].sendall(texts[min(len(clients), len(texts)) - 1] if texts else SILENT)
 
         server = threading.Thread(target=serve)
         server.start()

@@ -45,9 +45,15 @@ struct ChargedHome : SeamHome {
   struct stat st {};
 };
 
+Holders names_in(AccountId account, unsigned names) {
+  Holders holders;
+  for (unsigned i = 0; i < names; ++i) (void)holders.add(account);
+  return holders;
+}
+
 TEST(ChargesTest, AnInodeWithTwoNamesCountsOnceInEachAccount) {
   ChargedHome home;
-  home.charges.set_holders(inode, {{home.a, 2}});
+  home.charges.set_holders(inode, names_in(home.a, 2));
   home.move_name(home.a, home.b);
   EXPECT_EQ(home.used_by("a"), 4_KiB);
   EXPECT_EQ(home.used_by("b"), 4_KiB);
@@ -60,7 +66,7 @@ TEST(ChargesTest, ThreadsThatMoveItAtTheSameTimeLoseNothing) {
   ChargedHome home;
   constexpr unsigned threads = 4;
   constexpr unsigned rounds = 500;
-  home.charges.set_holders(inode, {{home.a, threads}});
+  home.charges.set_holders(inode, names_in(home.a, threads));
   std::vector<std::thread> movers;
   for (unsigned i = 0; i < threads; ++i) {
     movers.emplace_back([&] {

@@ -189,7 +189,7 @@ TEST_P(Slack, GrowsWithTheExtentsAndWithThoseThere) {
   }
 }
 
-// What a badly fragmenting writer gets of its limit: 4 KiB blocks, each an extent (promise 3: within 2 %).
+// What a badly fragmenting writer gets of its limit: 4 KiB blocks, each an extent (P3: within 2 %).
 TEST(SlackOf4KiBBlocks, IsUnder2PercentForABadlyFragmentingWriter) {
   constexpr uint64_t extents = 262144;  // 1 GiB
   for (const SlackModel& model : {SlackModel::ext4(4096), SlackModel::xfs(4096)}) {

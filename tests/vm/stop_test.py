@@ -19,6 +19,12 @@ until grep -q DONE "$LIMA_HOME/$2/serial.log"; do sleep 0.1; done
 exec python3 {helpers}/demo/qmp.py "$LIMA_HOME/$2/qmp.sock" quit
 """
 
+# One that ends when the test says so.
+WAITING_LIMACTL = """#!/bin/sh
+echo "$*" >>"{record}"
+until [ -e "{record}.end" ]; do sleep 0.1; done
+"""
+
 
 class Stop:
     """The command with a stand-in limactl first in PATH."""
@@ -197,6 +203,46 @@ def test_its_reader_gone_it_stops_the_vm_all_the_same(new_home):
     expect(limits(home) == before, f"the limits are not what they were: {limits(home)}")
     ended(vm)
     vm.verify()
+    home.close()
+
+
+def test_one_that_is_paused_and_then_silent_is_not_stopped(new_home):
+    home = new_home(in_place=True)
+    vm = home.add_vm("vm", "raw", 1, 64)
+    home.mount()
+    stop = Stop(home)
+    with qmp_peers.talking_socket(vm.path("qmp.sock"), qmp_peers.PAUSED, qmp_peers.SILENT):
+        text = stop.run("vm", status=1)
+        expect("is paused for space and would lose data" in text and not stop.recorded(), f"refused: {text}")
+    home.close()
+
+
+def test_one_that_is_silent_once_while_it_is_helped_is_asked_again(new_home):
+    home = new_home(in_place=True)
+    vm = home.add_vm("vm", "raw", 1, 64)
+    home.mount()
+    home.run("set", "vm", "24MiB", "--home", home.mountpoint)
+
+    def meet_the_limit():
+        with open(vm.path("disk"), "r+b", buffering=0) as disk, contextlib.suppress(OSError):
+            while disk.write(os.urandom(1 << 20)):
+                pass
+
+    meet_the_limit()
+    refused = home.account("vm")["refused_writes"]
+    expect(refused > 0, "nothing was refused")
+    stop = Stop(home, WAITING_LIMACTL)
+    before, helped = [qmp_peers.RUNNING] * 2, [qmp_peers.PAUSED, qmp_peers.SILENT, qmp_peers.PAUSED, qmp_peers.GOES_ON]
+    with qmp_peers.talking_socket(vm.path("qmp.sock"), *before, *helped) as clients:
+        process = stop.start("vm")
+        wait_for(lambda: stop.recorded(), "limactl is called")
+        expect(clients() == len(before), f"{clients()} were asked before the stop")
+        meet_the_limit()
+        wait_for(lambda: clients() >= len(before + helped), "it is asked again, and told to go on")
+        open(f"{stop.record}.end", "w", encoding="utf-8").close()
+        text, _ = process.communicate(timeout=DEADLINE)
+    expect(process.returncode == 0 and "paused for space again" in text, f"{process.returncode}: {text}")
+    expect("the loan has ended" in text, text)
     home.close()
 
 

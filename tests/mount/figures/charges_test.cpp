@@ -1,4 +1,4 @@
-// Which account is charged with what: the accounting rules, each inode once, as du counts.
+// Exact (P2): which account is charged with what: the accounting rules, each inode once, as du counts.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/socket.h>

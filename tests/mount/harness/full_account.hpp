@@ -12,6 +12,8 @@ namespace limaquota::mount_tests {
 // was reserved for late metadata comes back to the writer who needs it. A disk file stops at the disk line, a
 // control file at the limit. Returns the bytes appended.
 uint64_t fill_up(const fs::path& file, uint64_t block);
+// Takes the rest of the account: the disk "iso" to the disk line, "log" to the limit.
+void fill_rest(const fs::path& vm, uint64_t block);
 // Fills the account to its limit: "disk" to the disk line, then "log" to the limit, then small files to the
 // last block.
 void fill_account(MountedHome& home, const std::string& vm, uint64_t block);
@@ -28,5 +30,18 @@ void PrintTo(const FileState& state, std::ostream* out);
 
 // 0..count-1 in an order that `seed` says.
 std::vector<uint64_t> shuffled(uint64_t count, uint64_t seed);
+
+// A home with "vm", which has a limit, and 1 MiB of it for control files.
+class LimitedVmTest : public MountTest {
+ protected:
+  explicit LimitedVmTest(uint64_t limit = 16 * MiB) : limit_(limit) {}
+  void SetUp() override;
+  // "vm/disk", written so far and on the disk.
+  Fd written_disk(uint64_t size);
+  void fill_rest() { mount_tests::fill_rest(vm_, block()); }
+
+  const uint64_t limit_;
+  fs::path vm_;
+};
 
 }  // namespace limaquota::mount_tests

@@ -1,5 +1,5 @@
-// The host loses its power while limits are set and VMs renamed: what the disk holds at that moment, mounted
-// again, has each limit whole, and figures as du.
+// The host loses its power while limits are set and VMs renamed (P10): what the disk holds at that moment,
+// mounted again, has each limit whole, and figures as du.
 //
 // The home's own filesystem lies in an image; a cut is a clone of the image, which is made in one moment
 // (FICLONE): what the filesystem wrote until then, in its order. What a disk keeps in a cache of its own and

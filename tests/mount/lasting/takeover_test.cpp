@@ -1,4 +1,5 @@
-// The worker is killed, and another takes over: programs only wait, and figures are as if nothing had been.
+// The worker is killed, and another takes over (P11): programs only wait, and figures are as if nothing had
+// been.
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/ptrace.h>

@@ -1,4 +1,4 @@
-// How near a writer gets to its line, and that none gets over it (promises 1 and 3), whatever the backing
+// How near a writer gets to its line, and that none gets over it (P1, P3), whatever the backing
 // filesystem allocates late.
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -1,5 +1,5 @@
-// The rows of the errors table that need a full account: each is refused with ENOSPC, before anything
-// changed.
+// Refused, not lost (P4): the rows of the errors table that need a full account. Each is refused with ENOSPC,
+// before anything changed.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
@@ -15,13 +15,11 @@ namespace {
 constexpr uint64_t limit = 16 * MiB;
 
 // "vm" is full to its limit with "disk" (written, whole blocks), "log" and a file of holes, "holes".
-class FullAccountTest : public MountTest {
+class FullAccountTest : public LimitedVmTest {
  protected:
   void SetUp() override {
-    MountTest::SetUp();
+    LimitedVmTest::SetUp();
     if (!home_) return;
-    vm_ = home().make_vm("vm");
-    home().set_limit("vm", "limit 16MiB\ncontrol_reserve 1MiB\n");
     holes_ = create_file(vm_ / "holes");
     ASSERT_EQ(::ftruncate(holes_.get(), static_cast<off_t>(64 * MiB)), 0);
     ASSERT_EQ(::mkdir((vm_ / "many").c_str(), 0755), 0);
@@ -56,7 +54,6 @@ class FullAccountTest : public MountTest {
   }
   bool counts_metadata() const { return is_ext4() || filesystem() == "xfs"; }
 
-  fs::path vm_;
   Fd holes_;
   uint64_t before_ = 0;
 };
@@ -300,8 +297,7 @@ TEST_P(ShortWriteTest, ShortWriteOverWrittenBlocksEndsAtTheFirstHole) {
   ASSERT_EQ(write_range(disk.get(), 0, 1 * MiB).error, 0);
   ASSERT_EQ(::ftruncate(disk.get(), static_cast<off_t>(8 * MiB)), 0);
   ASSERT_EQ(::fsync(disk.get()), 0);
-  fill_up(vm / "iso", block());
-  fill_up(vm / "log", block());
+  fill_rest(vm, block());
   // The first half of this write overwrites, the second half would allocate.
   const std::string text(128 * KiB, 'y');
   const ssize_t wrote =

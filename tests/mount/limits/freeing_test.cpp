@@ -1,4 +1,4 @@
-// Freeing always works (promise 5), and a limit below usage is accepted (promise 7): at the limit and over
+// Freeing always works (P5), and a limit below usage is accepted (P7): at the limit and over
 // it.
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -12,24 +12,19 @@ namespace limaquota::mount_tests {
 namespace {
 
 constexpr uint64_t disk_size = 8 * MiB;
-// While over, the metadata that freeing itself needs (promise 1).
+// While over, the metadata that freeing itself needs (P1).
 constexpr uint64_t freeing_needs = 64 * KiB;
 
 // Each test runs at the limit and, from another fixture, far over it.
-class FreeingTest : public MountTest {
+class FreeingTest : public LimitedVmTest {
  protected:
   void SetUp() override {
-    MountTest::SetUp();
+    LimitedVmTest::SetUp();
     if (!home_) return;
-    vm_ = home().make_vm("vm");
-    home().set_limit("vm", "limit 16MiB\ncontrol_reserve 1MiB\n");
-    disk_ = create_file(vm_ / "disk");
-    ASSERT_EQ(write_range(disk_.get(), 0, disk_size).error, 0);
-    ASSERT_EQ(::fsync(disk_.get()), 0);
+    disk_ = written_disk(disk_size);
     for (int i = 0; i < 50; ++i) ASSERT_EQ(write_text(vm_ / fmt::format("small{}", i), "x"), 0);
     ASSERT_EQ(::mkdir((vm_ / "directory").c_str(), 0755), 0);
-    fill_up(vm_ / "iso", block());
-    fill_up(vm_ / "log", block());
+    fill_rest();
     reach();
     before_ = home().du("vm");
   }

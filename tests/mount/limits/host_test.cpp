@@ -1,4 +1,4 @@
-// The host survives (promise 8), control files never starve (promise 6), and statfs tells both lines.
+// The host survives (P8), control files never starve (P6), and statfs tells both lines.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>

@@ -1,4 +1,4 @@
-// Never spurious (promise 3): where blocks are a writer's own already, no write is refused, at the limit and
+// Never spurious (P3): where blocks are a writer's own already, no write is refused, at the limit and
 // over it; and where they are shared, or unwritten, no write makes the account pass its limit.
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -15,19 +15,9 @@ namespace {
 constexpr uint64_t limit = 24 * MiB;
 constexpr uint64_t disk_size = 8 * MiB;
 
-class OverwriteTest : public MountTest {
+class OverwriteTest : public LimitedVmTest {
  protected:
-  void SetUp() override {
-    MountTest::SetUp();
-    if (!home_) return;
-    vm_ = home().make_vm("vm");
-    home().set_limit("vm", "limit 24MiB\ncontrol_reserve 1MiB\n");
-  }
-  // The rest of the account is taken: "iso" to the disk line, "log" to the limit.
-  void fill_rest() {
-    fill_up(vm_ / "iso", block());
-    fill_up(vm_ / "log", block());
-  }
+  OverwriteTest() : LimitedVmTest(limit) {}
   // Writes every block of [0, disk_size) in a random order, with the pattern that has_pattern knows; how many
   // were refused.
   uint64_t overwrite_at_random(const Fd& disk, uint32_t seed) {
@@ -41,14 +31,7 @@ class OverwriteTest : public MountTest {
     }
     return refused;
   }
-  Fd written_disk() {
-    Fd disk = create_file(vm_ / "disk");
-    EXPECT_EQ(write_range(disk.get(), 0, disk_size).error, 0);
-    EXPECT_EQ(::fsync(disk.get()), 0);
-    return disk;
-  }
-
-  fs::path vm_;
+  Fd written_disk() { return LimitedVmTest::written_disk(disk_size); }
 };
 
 TEST_P(OverwriteTest, WrittenBlocksCanBeOverwrittenAtTheLimit) {

@@ -1,7 +1,7 @@
-// A million random operations against limits that are met often (LIMAQUOTA_RANDOM_OPERATIONS a filesystem;
-// far fewer by default): no account is ever above its limit, and no figure drifts. Judged from the backing
-// tree: with the writers stopped after each phase, and at any moment of the phases that only grow. The seed
-// is printed; LIMAQUOTA_SEED sets it.
+// Hard and exact (P1, P2): a million random operations against limits that are met often
+// (LIMAQUOTA_RANDOM_OPERATIONS a filesystem; far fewer by default): no account is ever above its limit, and
+// no figure drifts. Judged from the backing tree: with the writers stopped after each phase, and at any
+// moment of the phases that only grow. The seed is printed; LIMAQUOTA_SEED sets it.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -20,7 +20,7 @@ constexpr uint64_t limit = 8 * MiB;
 constexpr uint64_t operations_a_phase = 2000;
 // Fewer, since what was renamed into an account is what its limit may be passed by.
 constexpr uint64_t operations_a_moving_phase = 400;
-// While an account is over its limit, freeing may need metadata of its own (design: promise 1).
+// While an account is over its limit, freeing may need metadata of its own (P1).
 constexpr uint64_t freeing_needs = 64 * KiB;
 constexpr std::array phases = {RandomPhase::growing, RandomPhase::mixed, RandomPhase::moving,
                                RandomPhase::mixed, RandomPhase::mixed};

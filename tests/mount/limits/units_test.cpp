@@ -82,8 +82,7 @@ TEST_P(LargeUnitTest, OverwritingAtTheLimitIsNotRefused) {
   const Fd disk = create_file(vm_ / "disk");
   ASSERT_EQ(write_range(disk.get(), 0, 8 * MiB).error, 0);
   ASSERT_EQ(::fsync(disk.get()), 0);
-  fill_up(vm_ / "iso", 4 * KiB);
-  fill_up(vm_ / "log", 4 * KiB);
+  fill_rest(vm_, 4 * KiB);
   EXPECT_EQ(write_range(disk.get(), 0, 8 * MiB, 4 * KiB, 3).error, 0);
   EXPECT_LE(home().du("vm"), limit);
 }

@@ -1,4 +1,4 @@
-// The operations that Lima, ssh and QEMU do: as many work through the mount as without it.
+// Transparent (P9): the operations that Lima, ssh and QEMU do: as many work through the mount as without it.
 #include <cstdio>
 #include <cstdlib>
 #include <future>
