@@ -85,7 +85,6 @@ class FreeingTest : public LimitedVmTest {
     EXPECT_NO_THROW(fs::remove_all(vm_));
   }
 
-  fs::path vm_;
   Fd disk_;
   uint64_t before_ = 0;
 };
