@@ -219,11 +219,15 @@ class Terminal:
         self.text = ""
         self.process_id, self._master = pty.fork()
         if self.process_id == 0:
+            self._set_size(0, rows, columns)  # before the command looks at it
             os.execvpe(words[0], words, dict(os.environ, TERM="xterm", **environment))
-        self.resize(rows, columns)
+
+    @staticmethod
+    def _set_size(terminal, rows, columns):
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def resize(self, rows, columns):
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self._set_size(self._master, rows, columns)
 
     def read(self):
         while select.select([self._master], [], [], 0.01)[0]:
