@@ -151,7 +151,7 @@ lane() {
 all='tmpfs ext4 ext4_1k xfs btrfs'
 # What Lima, ssh and QEMU do, as one program that takes a while: once for each owner.
 lima_on() { echo "LimaOpsTest.*/($(tr ' ' '|' <<<"$1"))"; }
-uring='RandomOps|LimaOps|LimaFiles|LimaHandles|ShortWrite|Usage|Soak|FewDescriptors|HostReserve|Lines|DaemonLife|Stopped|Setuid|Edquot|ReadOnly'
+uring='Doors|RandomOps|LimaOps|LimaFiles|LimaHandles|ShortWrite|Usage|Soak|FewDescriptors|HostReserve|Lines|DaemonLife|Stopped|Setuid|Edquot|ReadOnly'
 # What is killed, and when, has nothing to do with the filesystem; where the data are, and what comes late, has.
 killed='Kill|SlowTakeover'
 case $preset in
