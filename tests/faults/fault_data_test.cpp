@@ -239,6 +239,9 @@ INSTANTIATE_TEST_SUITE_P(
     Fault, FaultyFree,
     ::testing::ValuesIn(on_all({"nothing:EIO:1", "ftruncate:late EIO:1", "fallocate:late EIO:1"})), name_of);
 
+constexpr const char* many_faults =
+    "pwrite:late EIO:8\nfstat:EIO:8\nfallocate:late EIO:4\nftruncate:late EIO:4\nextents:EIO:8\n"
+    "write_back:EIO:4";
 const std::vector<std::string> data_faults = {"nothing:EIO:1",
                                               "pwrite:EIO:10",
                                               "pwrite:ENOSPC:10",
@@ -260,8 +263,7 @@ const std::vector<std::string> data_faults = {"nothing:EIO:1",
                                               "lseek:EIO:4",
                                               "openat_write:EIO:4",
                                               "fstatvfs:EIO:20",
-                                              "pwrite:late EIO:8\nfstat:EIO:8\nfallocate:late "
-                                              "EIO:4\nftruncate:late EIO:4\nextents:EIO:8\nwrite_back:EIO:4"};
+                                              many_faults};
 
 INSTANTIATE_TEST_SUITE_P(Fault, FaultyData, ::testing::ValuesIn(on_all(data_faults)), name_of);
 
