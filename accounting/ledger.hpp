@@ -197,6 +197,10 @@ class Ledger {
   void apply_locked(const Change& change) REQUIRES(mutex_);
   void drop_disk_locked(uint64_t inode) REQUIRES(mutex_);
   AccountFigures figures_locked(const Account& account, Bytes host_free) const REQUIRES(mutex_);
+  void add_disks(const Account& account, AccountFigures& figures) const REQUIRES(mutex_);
+  // `budget` and `host`: what they leave for a disk write.
+  AccountState state_of(const Account& account, const AccountFigures& figures, Bytes budget, Bytes host) const
+      REQUIRES(mutex_);
   HostFigures host_locked(Bytes host_free) const REQUIRES(mutex_);
   void changed() REQUIRES(mutex_);
 

@@ -12,6 +12,41 @@ namespace {
 constexpr Bytes pressed_below = Bytes(1024 * 1024);
 }  // namespace
 
+void Ledger::add_disks(const Account& account, AccountFigures& f) const {
+  const auto add = [&](const Account& owner) REQUIRES(mutex_) {
+    for (const uint64_t inode : owner.disks) {
+      const DiskRecord& disk = disks_.at(inode);
+      f.disks.push_back({&owner == &account ? disk.name : owner.name + "/" + disk.name,
+                         std::string(to_string(disk.header.format)), disk.allocated,
+                         disk.header.virtual_size});
+      f.virtual_size = plus_or_unlimited(f.virtual_size, disk.header.virtual_size);
+    }
+  };
+  add(account);
+  for (const AccountId id : account.attached) add(at(id));
+  std::sort(f.disks.begin(), f.disks.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  if (f.disks.empty()) f.virtual_size = account.planned_virtual;
+}
+
+AccountState Ledger::state_of(const Account& account, const AccountFigures& f, Bytes budget,
+                              Bytes host) const {
+  const Account& pays = payer(account);
+  const auto pressed = [](bool was_refused, Bytes left) {
+    return left < smallest_write || (was_refused && left < pressed_below);
+  };
+  const unsigned warn = account.limits.warn_percent.value_or(default_warn_percent);
+  const auto at_warn = [&] {  // used >= warn % of the disk line, without overflow
+    return !f.disk_line.is_unlimited() &&
+           static_cast<double>(f.used.count()) >= static_cast<double>(f.disk_line.count()) / 100.0 * warn;
+  };
+  if (account.outside) return AccountState::outside;
+  if (f.used > f.limit) return AccountState::over;
+  if (pressed(pays.pressed_budget, budget)) return AccountState::full;
+  if (pressed(pays.pressed_host, host)) return AccountState::host_full;
+  if (account.damaged) return AccountState::damaged;
+  return at_warn() ? AccountState::warn : AccountState::ok;
+}
+
 AccountFigures Ledger::figures_locked(const Account& account, Bytes host_free) const {
   AccountFigures f;
   const Account& pays = payer(account);
@@ -38,41 +73,8 @@ AccountFigures Ledger::figures_locked(const Account& account, Bytes host_free) c
   if (f.growth_per_second > 0 && !f.writable.is_unlimited()) {
     f.seconds_to_full = f.writable.count() / f.growth_per_second;
   }
-  const auto add_disks = [&](const Account& owner) REQUIRES(mutex_) {
-    for (const uint64_t inode : owner.disks) {
-      const DiskRecord& disk = disks_.at(inode);
-      f.disks.push_back({&owner == &account ? disk.name : owner.name + "/" + disk.name,
-                         std::string(to_string(disk.header.format)), disk.allocated,
-                         disk.header.virtual_size});
-      f.virtual_size = plus_or_unlimited(f.virtual_size, disk.header.virtual_size);
-    }
-  };
-  add_disks(account);
-  for (const AccountId id : account.attached) add_disks(at(id));
-  std::sort(f.disks.begin(), f.disks.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
-  if (f.disks.empty()) f.virtual_size = account.planned_virtual;
-
-  const auto pressed = [](bool was_refused, Bytes left) {
-    return left < smallest_write || (was_refused && left < pressed_below);
-  };
-  const unsigned warn = account.limits.warn_percent.value_or(default_warn_percent);
-  const auto at_warn = [&] {  // used >= warn % of the disk line, without overflow
-    return !f.disk_line.is_unlimited() &&
-           static_cast<double>(f.used.count()) >= static_cast<double>(f.disk_line.count()) / 100.0 * warn;
-  };
-  if (account.outside) {
-    f.state = AccountState::outside;
-  } else if (f.used > f.limit) {
-    f.state = AccountState::over;
-  } else if (pressed(pays.pressed_budget, budget)) {
-    f.state = AccountState::full;
-  } else if (pressed(pays.pressed_host, host)) {
-    f.state = AccountState::host_full;
-  } else if (account.damaged) {
-    f.state = AccountState::damaged;
-  } else if (at_warn()) {
-    f.state = AccountState::warn;
-  }
+  add_disks(account, f);
+  f.state = state_of(account, f, budget, host);
   return f;
 }
 

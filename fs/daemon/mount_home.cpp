@@ -137,28 +137,48 @@ Seams real_system() {
   return {[](const Notes&) { return std::make_unique<Sys>(); }, {}};
 }
 
+// What was open when the worker before died; nothing for the first worker.
+std::vector<int> inherit(Notes& notes) {
+  if (!notes.process.takes_over()) return {};
+  auto open = notes.inherit();
+  if (!open) give_up(fmt::format("cannot see what is open: {}", std::strerror(open.error().value)));
+  notes.requests.release_all(notes.process.restarts);
+  return std::move(*open);
+}
+
+FilesystemOptions options_of(const Mounted& mounted, const Seams& seams) {
+  const MountOptions& options = mounted.options;
+  FilesystemOptions result;
+  result.backing_options = mounted.backing_options;
+  result.homes = {mounted.mountpoint, mounted.source, options.source, options.mountpoint};
+  result.noatime = std::count(options.flags.begin(), options.flags.end(), "noatime") > 0;
+  if (options.refuse_with_edquot) result.refusal = EDQUOT;
+  result.make_data_path = seams.make_data_path;
+  return result;
+}
+
+// Why the session cannot begin; nothing where it can, or where the mount is gone already.
+std::optional<std::string> begin(Session& session, const Notes& notes) {
+  if (!session.good()) return "libfuse does not start";
+  if (notes.process.takes_over()) {
+    if (session.take_over()) return std::nullopt;
+    return "this worker would not talk to the kernel as the one before did";
+  }
+  const auto shaken = session.shake_hands();
+  if (shaken || shaken.error().value == ENODEV) return std::nullopt;
+  return fmt::format("no handshake with the kernel: {}", std::strerror(shaken.error().value));
+}
+
 // The life of a worker.
 int serve(const Mounted& mounted, const Seams& seams, Starter& starter, Notes& notes) {
   const MountOptions& options = mounted.options;
   const std::string& source = mounted.source;
   const std::string& mountpoint = mounted.mountpoint;
   const bool takes_over = notes.process.takes_over();
-  std::vector<int> inherited;
-  if (takes_over) {
-    auto open = notes.inherit();
-    if (!open) give_up(fmt::format("cannot see what is open: {}", std::strerror(open.error().value)));
-    inherited = std::move(*open);
-    notes.requests.release_all(notes.process.restarts);
-  }
+  const std::vector<int> inherited = inherit(notes);
   ::umask(0);
-  FilesystemOptions filesystem_options;
-  filesystem_options.backing_options = mounted.backing_options;
-  filesystem_options.homes = {mountpoint, source, options.source, options.mountpoint};
-  filesystem_options.noatime = std::count(options.flags.begin(), options.flags.end(), "noatime") > 0;
-  if (options.refuse_with_edquot) filesystem_options.refusal = EDQUOT;
-  filesystem_options.make_data_path = seams.make_data_path;
   const auto sys = seams.make_sys(notes);
-  Filesystem fs(*sys, notes, Fd(mounted.root), filesystem_options);
+  Filesystem fs(*sys, notes, Fd(mounted.root), options_of(mounted, seams));
   if (const auto started = fs.start(inherited); !started) {
     const std::string why = fmt::format("cannot read {}: {}", source, std::strerror(started.error().value));
     if (!takes_over) return starter.fail_with(why);
@@ -174,21 +194,10 @@ int serve(const Mounted& mounted, const Seams& seams, Starter& starter, Notes& n
   }
   Session session(fs, std::move(device),
                   options.io_uring ? Session::Transport::io_uring : Session::Transport::device);
-  if (!session.good()) {
-    const std::string why = "libfuse does not start";
-    if (takes_over) give_up(why);
+  if (const auto why = begin(session, notes)) {
+    if (takes_over) give_up(*why);
     detach_mount(mountpoint);
-    return starter.fail_with(why);
-  }
-  if (takes_over && !session.take_over())
-    give_up("this worker would not talk to the kernel as the one before did");
-  if (!takes_over) {
-    const auto shaken = session.shake_hands();
-    if (!shaken && shaken.error().value != ENODEV) {
-      detach_mount(mountpoint);
-      return starter.fail_with(
-          fmt::format("no handshake with the kernel: {}", std::strerror(shaken.error().value)));
-    }
+    return starter.fail_with(*why);
   }
   set_descriptor_limit(DescriptorsFor::serving);
   if (!takes_over) drop_privileges();  // one that takes over did so at its start

@@ -1,4 +1,4 @@
-// What outlives a worker: memory that the supervisor and its workers share, beside their descriptors. A
+// What outlives a worker (P11): memory that the supervisor and its workers share, beside their descriptors. A
 // worker that takes over finds in it what neither a scan of the tree nor the descriptors themselves can tell.
 //
 // Crash safety: each fact is one atomic word, written before the kernel learns of it, and taken back before

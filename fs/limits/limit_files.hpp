@@ -1,5 +1,5 @@
 // The limit files on the disk: `.quota/<account>` in the backing tree, each replaced by rename(2) after
-// fsync(2), so that a crash at any moment leaves the old text or the new one.
+// fsync(2), so that a crash at any moment leaves the old text or the new one (P10).
 #pragma once
 
 #include <sys/stat.h>

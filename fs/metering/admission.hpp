@@ -1,6 +1,6 @@
 // Admission: bytes are reserved before they are written. Where they do not fit, room is made: slack is
 // settled, operations under way are waited for, the host's free space is looked at again; then as much is let
-// in as fits, and where nothing does, nothing was changed.
+// in as fits, and where nothing does, nothing was changed (docs/promises.md: P1, P4).
 #pragma once
 
 #include <cstdint>

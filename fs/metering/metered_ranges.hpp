@@ -1,4 +1,4 @@
-// Metered I/O on ranges: fallocate in its modes, truncate, copy_file_range.
+// Metered I/O on ranges: fallocate in its modes, truncate, copy_file_range. What frees is not refused (P5).
 #pragma once
 
 #include <boost/container/small_vector.hpp>

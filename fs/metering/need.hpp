@@ -1,6 +1,6 @@
 // Need: what a change of a range of a file may allocate, reckoned before the change. The allocation map
 // (accounting/allocation_map.hpp) says which blocks are there; the filesystem's rules say what else comes
-// along.
+// along. Never too little (P1), nor so much that a write which fits is refused (P3).
 #pragma once
 
 #include <cstdint>

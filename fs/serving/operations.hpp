@@ -1,4 +1,5 @@
-// The operation table: decodes a request, asks the filesystem, replies once. No policy lives here.
+// The operation table: decodes a request, asks the filesystem, replies once, with what the filesystem below
+// would say (P9).
 #pragma once
 
 #include <cstdint>

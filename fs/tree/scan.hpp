@@ -1,4 +1,5 @@
-// The scan at mount: charges every inode of the tree, each once in each account that has a name of it.
+// The scan at mount: charges every inode of the tree, each once in each account that has a name of it
+// (P2, P10).
 #pragma once
 
 #include <string>
