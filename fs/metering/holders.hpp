@@ -39,6 +39,7 @@ class Holders {
     return Name::alone;
   }
   bool empty() const { return all_.empty(); }
+  AccountId first() const { return all_.front().account; }
   AccountIds accounts() const {
     AccountIds accounts;
     for (const Holder& holder : all_) accounts.push_back(holder.account);

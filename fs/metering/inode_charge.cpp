@@ -54,18 +54,22 @@ void InodeCharges::commit(Reservation reservation, std::initializer_list<Inode*>
 void InodeCharges::commit(Reservation reservation, std::initializer_list<Inode*> inodes,
                           Changes& changes) UNCHECKED_LOCKS {
   for (Inode* inode : inodes) {
-    if (inode != nullptr && !inode->dead) look_at(*inode, changes);
+    if (inode != nullptr && !inode->dead) change_to_present(*inode, changes);
   }
   tell(reservation, changes);
 }
 
-void InodeCharges::look_at(Inode& inode, Changes& changes) {
+std::optional<struct stat> InodeCharges::look(Inode& inode) {
   const auto st = backing_.sys().fstat(inode.path.get());
-  if (!st) {
-    could_not_look(inode, Bytes(0));
-    list_.add(inode);  // looked at again until it can be
-    return;
-  }
+  if (st) return *st;
+  could_not_look(inode, Bytes(0));
+  list_.add(inode);
+  return std::nullopt;
+}
+
+void InodeCharges::change_to_present(Inode& inode, Changes& changes) {
+  const auto st = look(inode);
+  if (!st) return;
   if (S_ISREG(inode.type)) inode.size = static_cast<uint64_t>(st->st_size);
   const Bytes charge = Bytes::of_st_blocks(st->st_blocks);
   change(inode, charge, late_.slack_due(inode, charge), changes);
@@ -83,12 +87,8 @@ void InodeCharges::observe(Inode& inode, const struct stat& st) {
 }
 
 void InodeCharges::observe(Inode& inode) {
-  const auto st = backing_.sys().fstat(inode.path.get());
-  if (!st) {
-    could_not_look(inode, Bytes(0));
-    list_.add(inode);
-    return;
-  }
+  const auto st = look(inode);
+  if (!st) return;
   inode.is_unknown = false;
   inode.unknown_growth = Bytes(0);
   observe(inode, *st);
@@ -100,7 +100,7 @@ void InodeCharges::could_not_look(Inode& inode, Bytes may_have_grown) {
 }
 
 void InodeCharges::change(Inode& inode, Bytes charge_after, Bytes slack_after, Changes& changes) {
-  NodeId disk = inode.is_disk() ? inode.id : 0;
+  NodeId disk = inode.charge.is_disk ? inode.id : 0;
   for (const AccountId account : inode.charge.accounts()) {
     changes.push_back({account, inode.charge.bytes, charge_after, inode.slack, slack_after,
                        std::exchange(disk, 0), Bytes(inode.size)});

@@ -1,11 +1,12 @@
 // What an inode is charged for, and its slack, brought to what the filesystem says: after each change by
-// fstat(2), in one step of the ledger with the end of the reservation that covered it.
+// fstat(2), in one step of the ledger with the end of the reservation that covered it (P2).
 #pragma once
 
 #include <sys/stat.h>
 
 #include <boost/container/small_vector.hpp>
 #include <initializer_list>
+#include <optional>
 
 #include "accounting/ledger.hpp"
 #include "fs/backing/backing.hpp"
@@ -23,7 +24,9 @@ Claims claims(const Inode& inode, Bytes bytes) REQUIRES(inode.mutex);
 // The same for a caller that does not hold it.
 Claims claims_of(Inode& inode, Bytes bytes) EXCLUDES(inode.mutex);
 // The line up to which the inode may be written.
-inline Line line_of(const Inode& inode) { return inode.is_disk() ? Line::disk : Line::control; }
+inline Line line_of(const Inode& inode) REQUIRES(inode.mutex) {
+  return inode.charge.is_disk ? Line::disk : Line::control;
+}
 
 // Thread safety: all functions may be called from any thread.
 class InodeCharges {
@@ -45,7 +48,9 @@ class InodeCharges {
 
  private:
   void change(Inode& inode, Bytes charge_after, Bytes slack_after, Changes& changes) REQUIRES(inode.mutex);
-  void look_at(Inode& inode, Changes& changes) REQUIRES(inode.mutex);
+  void change_to_present(Inode& inode, Changes& changes) REQUIRES(inode.mutex);
+  // fstat(2). Where that fails, the inode is listed, to be looked at again until it can be.
+  std::optional<struct stat> look(Inode& inode) REQUIRES(inode.mutex);
   void could_not_look(Inode& inode, Bytes may_have_grown) REQUIRES(inode.mutex);
   void list(Inode& inode) REQUIRES(inode.mutex);
   void tell(Reservation& reservation, const Changes& changes);

@@ -46,7 +46,7 @@ std::optional<Charges::Where> Charges::find(NodeId id) {
 
 void Charges::add_name(Inode& inode, AccountId account) {
   auto& holders = inode.charge.holders;
-  if (!holders) holders = std::make_unique<Holders>(inode.account());
+  if (!holders) holders = std::make_unique<Holders>(inode.charge.account);
   (void)holders->add(account);
 }
 
@@ -58,7 +58,7 @@ Charges::NameWas Charges::drop_name(Charge& charge, Bytes slack, AccountId accou
     return NameWas::last;
   }
   changes.push_back({account, charge.bytes, Bytes(0), slack, Bytes(0), 0});
-  charge.account = charge.holders->accounts().front();
+  charge.account = charge.holders->first();
   return NameWas::one_of_several;
 }
 
@@ -86,7 +86,7 @@ void Charges::move_holder(Charge& charge, AccountId from, AccountId to, Bytes sl
                                  : Change{from, charge.bytes, Bytes(0), slack, Bytes(0), 0};
     ledger_.apply(&change, 1);
   }
-  charge.account = charge.holders->accounts().front();
+  charge.account = charge.holders->first();
 }
 
 void Charges::move_name(const Found& found, AccountId from, const Child& child, const char* name) {

@@ -18,7 +18,7 @@ void InodeEnd::let_die(const InodePtr& inode) {
     const MutexLock lock(inode->mutex);
     if (inode->dead || !inode->gone) return;
     Charges::give_back(inode->charge, inode->slack, changes);
-    if (inode->is_disk()) ledger_.drop_disk(inode->id);
+    if (inode->charge.is_disk) ledger_.drop_disk(inode->id);
     table_.drop_charge(*inode);
     table_.close_path(*inode);
   }

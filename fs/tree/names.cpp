@@ -178,7 +178,7 @@ Result<Names::Created> Names::tmpfile(Inode& parent, mode_t mode, int flags, con
   {
     const MutexLock made(entry->inode->mutex);
     entry->inode->gone = true;
-    table_.note_account(*entry->inode, ledger_.name(entry->inode->account()));
+    table_.note_account(*entry->inode, ledger_.name(entry->inode->charge.account));
   }
   inode_charges_.commit(std::move(*reservation), {&parent}, changes);
   created.entry = std::move(*entry);

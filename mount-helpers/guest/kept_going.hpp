@@ -7,6 +7,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "accounting/bytes.hpp"
 #include "accounting/figures.hpp"
@@ -17,6 +18,9 @@
 #include "mount-helpers/programs/guard.hpp"
 
 namespace limaquota {
+
+// How much is lent each time where nobody says.
+inline constexpr std::string_view default_loan = "256MiB";
 
 // What was found of the guest, and done for it.
 struct Kept {

@@ -34,7 +34,7 @@ constexpr std::chrono::milliseconds until_paused{200};
 
 struct StopArguments {
   std::string name;
-  std::string lend = "256MiB";
+  std::string lend{default_loan};
   std::string home;
 };
 

@@ -12,13 +12,14 @@
 #include "mount-helpers/command/commands.hpp"
 #include "mount-helpers/command/options.hpp"
 #include "mount-helpers/command/refusal.hpp"
+#include "mount-helpers/guest/kept_going.hpp"
 #include "mount-helpers/home/home.hpp"
 
 namespace limaquota {
 namespace {
 
 struct ReclaimArguments {
-  std::string home, vm, loan = "256MiB";
+  std::string home, vm, loan{default_loan};
   bool offline = false, json = false;
   unsigned deadline = 600;
   ReclaimRequest request;

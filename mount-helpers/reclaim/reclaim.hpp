@@ -18,9 +18,9 @@ struct ReclaimRequest {
   bool dry_run = false;
   bool compress = false;
   bool clean = false;
-  bool yes = false;                // asks nothing
-  std::vector<std::string> paths;  // directories of the guest that are deleted
-  Bytes loan = Bytes(256) * (uint64_t{1024} * 1024);
+  bool yes = false;                    // asks nothing
+  std::vector<std::string> paths;      // directories of the guest that are deleted
+  Bytes loan;                          // to a paused guest, each time
   std::chrono::seconds deadline{600};  // for each program in the guest
 };
 

@@ -9,6 +9,7 @@
 
 #include "accounting/escape.hpp"
 #include "mount-helpers/home/home.hpp"
+#include "mount-helpers/home/lima_vms.hpp"
 #include "mount-helpers/terminal/terminal.hpp"
 
 namespace limaquota {
@@ -76,7 +77,7 @@ std::vector<Event> WatchPauses::look(const Snapshot& snapshot, Clock::time_point
     if (!must_ask(suspect, account, now)) continue;
     asked.emplace_back(
         &account,
-        std::async(std::launch::async, ask_guest, home_ / account.name / "qmp.sock",
+        std::async(std::launch::async, ask_guest, LimaVm{account.name, home_ / account.name}.qmp_socket(),
                    may_resume(suspect, account, now) ? GuestMay::go_on : GuestMay::only_answer, deadline));
   }
   std::vector<Event> events;

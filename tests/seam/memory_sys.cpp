@@ -15,61 +15,18 @@
 
 namespace limaquota {
 
-struct MemorySys::Block {
-  bool unwritten = false;
-  bool shared = false;
-};
-
 struct MemorySys::Node {
+  explicit Node(MemoryDisk& disk) : file(disk) {}
+
   ino_t inode = 0;
   mode_t mode = 0;
   nlink_t links = 0;
-  uint64_t size = 0;
-  std::map<uint64_t, Block> blocks;
-  uint64_t past_end = 0;  // blocks that were preallocated there, and that nobody asked for
-  uint64_t copies = 0;    // and those beside copied ones
-  std::set<uint64_t> copied_units;
-  uint64_t leaves = 0;  // blocks of its metadata
-  bool preallocated = false;
+  MemoryFile file;
   std::string text;  // what it holds, where that is short
   std::map<std::string, NodePtr> children;
-
-  uint64_t allocated() const { return blocks.size() + past_end + copies + leaves; }
 };
 
-MemoryRules MemoryRules::ext4() {
-  MemoryRules rules;
-  rules.magic = EXT4_SUPER_MAGIC;
-  rules.leaf_extents = 340;
-  rules.inode_extents = 4;
-  return rules;
-}
-
-MemoryRules MemoryRules::xfs() {
-  MemoryRules rules;
-  rules.magic = 0x58465342;
-  rules.leaf_extents = 251;
-  rules.copied_blocks = 32;
-  rules.preallocates = true;
-  rules.shares = true;
-  return rules;
-}
-
-MemoryRules MemoryRules::btrfs() {
-  MemoryRules rules;
-  rules.magic = BTRFS_SUPER_MAGIC;
-  rules.shares = true;
-  return rules;
-}
-
-MemoryRules MemoryRules::tmpfs() {
-  MemoryRules rules;
-  rules.magic = TMPFS_MAGIC;
-  return rules;
-}
-
-MemorySys::MemorySys(const MemoryRules& rules)
-    : rules_(rules), free_(rules.blocks), root_(std::make_shared<Node>()) {
+MemorySys::MemorySys(const MemoryRules& rules) : disk_(rules), root_(std::make_shared<Node>(disk_)) {
   root_->inode = 1;
   root_->mode = S_IFDIR | 0755;
   root_->links = 2;
@@ -114,7 +71,7 @@ MemorySys::NodePtr MemorySys::at(int dir, const char* name) const {
 }
 
 MemorySys::NodePtr MemorySys::make(Node& parent, const std::string& name, mode_t mode) {
-  auto node = std::make_shared<Node>();
+  auto node = std::make_shared<Node>(disk_);
   node->inode = next_inode_++;
   node->mode = mode;
   node->links = S_ISDIR(mode) ? 2 : 1;
@@ -122,17 +79,11 @@ MemorySys::NodePtr MemorySys::make(Node& parent, const std::string& name, mode_t
   return node;
 }
 
-bool MemorySys::take(uint64_t count) {
-  if (free_ < count) return false;
-  free_ -= count;
-  return true;
-}
-
 uint64_t MemorySys::bytes_below(const std::string& path) const {
   std::set<const Node*> seen;
   const std::function<uint64_t(const Node&)> sum = [&](const Node& node) -> uint64_t {
     if (!seen.insert(&node).second) return 0;
-    uint64_t bytes = node.allocated() * block;
+    uint64_t bytes = node.file.allocated() * block;
     for (const auto& [name, child] : node.children) bytes += sum(*child);
     return bytes;
   };
@@ -145,33 +96,9 @@ uint64_t MemorySys::bytes_below(const std::string& path) const {
   return sum(*node);
 }
 
-std::string MemorySys::picture(int fd) const {
-  const NodePtr node = node_of(fd);
-  const uint64_t end = (node->size + block - 1) / block;
-  const uint64_t last = node->blocks.empty() ? 0 : node->blocks.rbegin()->first + 1;
-  std::string text;
-  for (uint64_t i = 0; i < std::max(end, last); ++i) {
-    if (i == end) text += '[';
-    const auto found = node->blocks.find(i);
-    text += found == node->blocks.end() ? '.'
-            : found->second.shared      ? 's'
-            : found->second.unwritten   ? 'u'
-                                        : 'w';
-  }
-  if (last > end) text += ']';
-  return text;
-}
+std::string MemorySys::picture(int fd) const { return node_of(fd)->file.picture(); }
 
-void MemorySys::draw(int fd, const std::string& picture) {
-  const NodePtr node = node_of(fd);
-  for (uint64_t i = 0; i < picture.size(); ++i) {
-    drop(*node, i);
-    if (picture[i] == '.') continue;
-    (void)take(1);
-    node->blocks[i] = {picture[i] == 'u', picture[i] == 's'};
-  }
-  node->size = picture.size() * block;
-}
+void MemorySys::draw(int fd, const std::string& picture) { node_of(fd)->file.draw(picture); }
 
 Result<Fd> MemorySys::openat(int dir, const char* name, int flags, mode_t mode) {
   NodePtr node = at(dir, name);
@@ -183,10 +110,8 @@ Result<Fd> MemorySys::openat(int dir, const char* name, int flags, mode_t mode) 
     if (!parent) return Errno{EBADF};
     node = make(*parent, name, S_IFREG | mode);
   }
-  if ((flags & O_TRUNC) != 0 && node->size > 0) {
-    for (uint64_t i = node->blocks.empty() ? 0 : node->blocks.rbegin()->first + 1; i > 0; --i)
-      drop(*node, i - 1);
-    node->size = 0;
+  if ((flags & O_TRUNC) != 0 && node->file.size() > 0) {
+    node->file.empty();
     node->text.clear();
   }
   Fd fd = opened(node);
@@ -200,42 +125,12 @@ Result<size_t> MemorySys::pread(int fd, void* buffer, size_t size, off_t offset,
   const NodePtr node = node_of(fd);
   if (!node) return Errno{EBADF};
   const auto from = static_cast<uint64_t>(offset);
-  if (from >= node->size) return size_t{0};
-  const size_t count = std::min<size_t>(size, node->size - from);
+  if (from >= node->file.size()) return size_t{0};
+  const size_t count = std::min<size_t>(size, node->file.size() - from);
   std::memset(buffer, 0, count);
   if (from < node->text.size())
     std::memcpy(buffer, node->text.data() + from, std::min(count, node->text.size() - from));
   return count;
-}
-
-// What it has beyond a file's end is its own, and goes when it likes.
-void MemorySys::grow_past_end(Node& node, uint64_t new_end) {
-  const uint64_t end = (new_end + block - 1) / block;
-  free_ += node.past_end;
-  node.past_end = 0;
-  if (!rules_.preallocates) return;
-  const uint64_t wanted = std::max<uint64_t>(16, end);
-  if (take(wanted)) node.past_end = wanted;
-}
-
-bool MemorySys::write_block(Node& node, uint64_t index) {
-  const auto found = node.blocks.find(index);
-  if (found == node.blocks.end()) {
-    if (!take(1)) return false;
-    node.blocks[index] = {};
-    return true;
-  }
-  // What was shared stays another file's. Copies are allocated in whole units; the next ones find theirs
-  // there.
-  if (found->second.shared) {
-    if (node.copied_units.insert(index / rules_.copied_blocks).second) {
-      if (!take(rules_.copied_blocks)) return false;
-      node.copies += rules_.copied_blocks;
-    }
-    if (node.copies > 0) --node.copies;
-  }
-  found->second = {};
-  return true;
 }
 
 Result<size_t> MemorySys::pwrite(int fd, const void* buffer, size_t size, off_t offset) {
@@ -243,17 +138,8 @@ Result<size_t> MemorySys::pwrite(int fd, const void* buffer, size_t size, off_t 
   if (!node) return Errno{EBADF};
   const auto from = static_cast<uint64_t>(offset);
   const uint64_t end = from + size;
-  uint64_t written = 0;
-  while (written < size) {
-    const uint64_t here = from + written;
-    if (!write_block(*node, here / block)) break;
-    written += std::min(size - written, block - here % block);
-  }
+  const uint64_t written = node->file.write({from, size});
   if (written == 0 && size > 0) return Errno{ENOSPC};
-  if (from + written > node->size) {
-    node->size = from + written;
-    grow_past_end(*node, node->size);
-  }
   constexpr uint64_t longest_text = 65536;
   if (end <= longest_text) {
     if (node->text.size() < from + written) node->text.resize(from + written);
@@ -263,46 +149,15 @@ Result<size_t> MemorySys::pwrite(int fd, const void* buffer, size_t size, off_t 
   return static_cast<size_t>(written);
 }
 
-void MemorySys::drop(Node& node, uint64_t index) {
-  const auto found = node.blocks.find(index);
-  if (found == node.blocks.end()) return;
-  if (!found->second.shared) ++free_;
-  node.blocks.erase(found);
-}
-
 Result<void> MemorySys::fallocate(int fd, int mode, off_t offset, off_t length) {
   const NodePtr node = node_of(fd);
   if (!node) return Errno{EBADF};
-  const auto from = static_cast<uint64_t>(offset);
-  const uint64_t end = from + static_cast<uint64_t>(length);
-  const uint64_t whole_first = (from + block - 1) / block;
-  const uint64_t whole_end = end / block;
+  const ByteRange range{static_cast<uint64_t>(offset), static_cast<uint64_t>(length)};
   if ((mode & FALLOC_FL_PUNCH_HOLE) != 0) {
-    if (from >= node->size) {
-      free_ += node->past_end + node->copies;
-      node->past_end = node->copies = 0;
-      node->copied_units.clear();
-    }
-    for (auto at = node->blocks.lower_bound(whole_first);
-         at != node->blocks.end() && at->first < whole_end;) {
-      const uint64_t index = (at++)->first;
-      drop(*node, index);
-    }
-    called("fallocate");
-    return {};
+    node->file.punch(range);
+  } else if (!node->file.allocate(mode, range)) {
+    return Errno{ENOSPC};
   }
-  for (uint64_t i = from / block; i < (end + block - 1) / block; ++i) {
-    const auto found = node->blocks.find(i);
-    if (found == node->blocks.end()) {
-      if (!take(1)) return Errno{ENOSPC};
-      node->blocks[i] = {true, false};
-    } else if ((mode & FALLOC_FL_ZERO_RANGE) != 0 && i >= whole_first && i < whole_end &&
-               !found->second.shared) {
-      found->second.unwritten = true;
-    }
-  }
-  if ((mode & FALLOC_FL_KEEP_SIZE) == 0) node->size = std::max(node->size, end);
-  if (end > node->size) node->preallocated = true;
   called("fallocate");
   return {};
 }
@@ -311,25 +166,8 @@ Result<void> MemorySys::ftruncate(int fd, off_t size) {
   const NodePtr node = node_of(fd);
   if (!node) return Errno{EBADF};
   const auto wanted = static_cast<uint64_t>(size);
-  if (wanted <= node->size) {
-    const uint64_t end = (wanted + block - 1) / block;
-    while (!node->blocks.empty() && node->blocks.rbegin()->first >= end)
-      drop(*node, node->blocks.rbegin()->first);
-    free_ += node->past_end + node->copies;
-    node->past_end = node->copies = 0;
-    node->copied_units.clear();
-    node->preallocated = false;
-    node->text.resize(std::min<uint64_t>(node->text.size(), wanted));
-    if (node->blocks.empty()) {
-      free_ += node->leaves;
-      node->leaves = 0;
-    }
-    // Zeroing the rest of a shared block copies it.
-    if (wanted % block != 0 && node->blocks.contains(wanted / block) && node->blocks[wanted / block].shared &&
-        !write_block(*node, wanted / block))
-      return Errno{ENOSPC};
-  }
-  node->size = wanted;
+  if (wanted <= node->file.size()) node->text.resize(std::min<uint64_t>(node->text.size(), wanted));
+  if (!node->file.truncate(wanted)) return Errno{ENOSPC};
   called("ftruncate");
   return {};
 }
@@ -339,56 +177,22 @@ Result<size_t> MemorySys::copy_file_range(int in, off_t in_offset, int out, off_
   const NodePtr to = node_of(out);
   if (!from || !to) return Errno{EBADF};
   const auto source = static_cast<uint64_t>(in_offset);
-  if (source >= from->size) return size_t{0};
-  const size_t count = std::min<size_t>(size, from->size - source);
+  if (source >= from->file.size()) return size_t{0};
+  const size_t count = std::min<size_t>(size, from->file.size() - source);
   const bool aligned = source % block == 0 && static_cast<uint64_t>(out_offset) % block == 0;
-  if (!rules_.shares || !aligned) {
+  if (!disk_.rules.shares || !aligned) {
     const std::vector<char> data(count);
     return pwrite(out, data.data(), count, out_offset);
   }
-  for (uint64_t i = 0; i < (count + block - 1) / block; ++i) {
-    const uint64_t index = static_cast<uint64_t>(out_offset) / block + i;
-    const auto original = from->blocks.find(source / block + i);
-    drop(*to, index);
-    if (original == from->blocks.end()) continue;
-    original->second.shared = true;
-    to->blocks[index] = original->second;
-  }
-  to->size = std::max(to->size, static_cast<uint64_t>(out_offset) + count);
+  to->file.share_from(from->file, source, {static_cast<uint64_t>(out_offset), count});
   called("copy_file_range");
   return count;
 }
 
 Result<off_t> MemorySys::lseek(int, off_t, int) { return Errno{ENXIO}; }
 
-std::vector<Extent> MemorySys::extents_of(const Node& node) const {
-  std::vector<Extent> all;
-  for (const auto& [index, one] : node.blocks) {
-    const bool joins = !all.empty() && !rules_.scatters &&
-                       all.back().offset + all.back().length == index * block &&
-                       all.back().unwritten == one.unwritten && all.back().shared == one.shared;
-    if (joins) {
-      all.back().length += block;
-    } else {
-      all.push_back({index * block, block, one.unwritten, one.shared});
-    }
-  }
-  if (node.past_end > 0)
-    all.push_back({(node.size + block - 1) / block * block, node.past_end * block, true, false});
-  return all;
-}
-
-// The extents get their metadata now, in leaves that are half full.
-void MemorySys::write_back(Node& node) {
-  if (rules_.leaf_extents == 0) return;
-  const uint64_t extents = extents_of(node).size();
-  const uint64_t half = rules_.leaf_extents / 2;
-  const uint64_t needed = extents <= rules_.inode_extents ? 0 : (extents + half - 1) / half;
-  if (needed > node.leaves && take(needed - node.leaves)) node.leaves = needed;
-}
-
 Result<void> MemorySys::write_back(int fd) {
-  write_back(*node_of(fd));
+  node_of(fd)->file.write_back();
   called("write_back");
   return {};
 }
@@ -398,7 +202,7 @@ Result<void> MemorySys::fdatasync(int fd) { return write_back(fd); }
 
 Result<void> MemorySys::syncfs(int) {
   const std::function<void(Node&)> all = [&](Node& node) {
-    write_back(node);
+    node.file.write_back();
     for (const auto& [name, child] : node.children) all(*child);
   };
   all(*root_);
@@ -406,14 +210,14 @@ Result<void> MemorySys::syncfs(int) {
   return {};
 }
 
-struct stat MemorySys::stat_of(const Node& node) const {
+struct stat MemorySys::stat_of(const Node& node) {
   struct stat st {};
   st.st_dev = 1;
   st.st_ino = node.inode;
   st.st_mode = node.mode;
   st.st_nlink = node.links;
-  st.st_size = static_cast<off_t>(node.size);
-  st.st_blocks = static_cast<blkcnt_t>(node.allocated() * (block / 512));
+  st.st_size = static_cast<off_t>(node.file.size());
+  st.st_blocks = static_cast<blkcnt_t>(node.file.allocated() * (block / 512));
   st.st_blksize = block;
   return st;
 }
@@ -433,17 +237,17 @@ Result<struct stat> MemorySys::fstatat(int dir, const char* name, int) {
 Result<struct statvfs> MemorySys::fstatvfs(int) {
   struct statvfs st {};
   st.f_bsize = st.f_frsize = block;
-  st.f_blocks = rules_.blocks;
-  st.f_bfree = st.f_bavail = free_;
+  st.f_blocks = disk_.rules.blocks;
+  st.f_bfree = st.f_bavail = disk_.free;
   return st;
 }
 
 Result<struct statfs> MemorySys::fstatfs(int) {
   struct statfs st {};
-  st.f_type = rules_.magic;
+  st.f_type = disk_.rules.magic;
   st.f_bsize = block;
-  st.f_blocks = rules_.blocks;
-  st.f_bfree = st.f_bavail = rules_.blocks - 1;  // odd: no bigalloc
+  st.f_blocks = disk_.rules.blocks;
+  st.f_bfree = st.f_bavail = disk_.rules.blocks - 1;  // odd: no bigalloc
   return st;
 }
 
@@ -473,12 +277,7 @@ Result<void> MemorySys::unlinkat(int dir, const char* name, int) {
   if (!parent) return Errno{EBADF};
   const auto found = parent->children.find(name);
   if (found == parent->children.end()) return Errno{ENOENT};
-  if (--found->second->links == 0) {
-    const NodePtr node = found->second;
-    while (!node->blocks.empty()) drop(*node, node->blocks.begin()->first);
-    free_ += node->past_end + node->copies + node->leaves;
-    node->past_end = node->copies = node->leaves = 0;
-  }
+  if (--found->second->links == 0) found->second->file.give_all_back();
   parent->children.erase(found);
   called("unlinkat");
   return {};
@@ -529,7 +328,7 @@ Result<std::vector<Extent>> MemorySys::extents(int fd, uint64_t offset, uint64_t
   const NodePtr node = node_of(fd);
   if (!node) return Errno{EBADF};
   std::vector<Extent> touched;
-  for (const Extent& extent : extents_of(*node)) {
+  for (const Extent& extent : node->file.extents()) {
     if (extent.offset + extent.length <= offset || touched.size() == limit) continue;
     if (extent.offset >= offset + length) break;
     touched.push_back(extent);
@@ -540,7 +339,7 @@ Result<std::vector<Extent>> MemorySys::extents(int fd, uint64_t offset, uint64_t
 Result<uint64_t> MemorySys::count_extents(int fd, uint64_t offset) {
   const NodePtr node = node_of(fd);
   if (!node) return Errno{EBADF};
-  const auto all = extents_of(*node);
+  const auto all = node->file.extents();
   return static_cast<uint64_t>(std::count_if(
       all.begin(), all.end(), [&](const Extent& extent) { return extent.offset + extent.length > offset; }));
 }
@@ -548,8 +347,8 @@ Result<uint64_t> MemorySys::count_extents(int fd, uint64_t offset) {
 ExtentHints MemorySys::extent_hints(int fd) {
   ExtentHints hints;
   const NodePtr node = node_of(fd);
-  hints.has_extents = rules_.magic == EXT4_SUPER_MAGIC;
-  hints.preallocated = node && node->preallocated;
+  hints.has_extents = disk_.rules.magic == EXT4_SUPER_MAGIC;
+  hints.preallocated = node && node->file.is_preallocated();
   return hints;
 }
 

@@ -1,5 +1,6 @@
-// A filesystem in memory behind the seam of system calls: it allocates late, preallocates and shares as told,
-// so that a case which a kernel makes only now and then is made at every call, thousands of times a second.
+// A filesystem in memory behind the seam of system calls: names and descriptors; what its files allocate is
+// in memory_file.hpp. It allocates late, preallocates and shares as told, so that a case which a kernel makes
+// only now and then is made at every call, thousands of times a second.
 #pragma once
 
 #include <functional>
@@ -9,31 +10,14 @@
 #include <vector>
 
 #include "fs/system/sys.hpp"
+#include "tests/seam/memory_file.hpp"
 
 namespace limaquota {
-
-// What it does. The name decides what the daemon expects of it (fs/backing/filesystems.hpp): a rule that does
-// more than the daemon reckons with is how a test shows that it would be seen.
-struct MemoryRules {
-  long magic = 0;              // as statfs(2) tells it
-  uint64_t blocks = 1 << 20;   // of its device
-  uint64_t leaf_extents = 0;   // extents in a metadata block, at the worst half full; 0: they cost nothing
-  uint64_t inode_extents = 0;  // that need no metadata block
-  uint64_t copied_blocks = 1;  // that copying one shared block allocates
-  bool preallocates = false;   // past the end of a file that grows: as much as it has, 16 blocks at least
-  bool shares = false;         // copy_file_range
-  bool scatters = false;       // no two blocks make one extent
-
-  static MemoryRules ext4();
-  static MemoryRules xfs();
-  static MemoryRules btrfs();
-  static MemoryRules tmpfs();
-};
 
 // Thread safety: none.
 class MemorySys : public Sys {
  public:
-  static constexpr uint64_t block = 4096;
+  static constexpr uint64_t block = MemoryFile::block;
 
   explicit MemorySys(const MemoryRules& rules);
   ~MemorySys() override;
@@ -44,10 +28,8 @@ class MemorySys : public Sys {
   std::function<void(const char* call)> after_call;
   // What du says of the tree below a path from the root ("" for all of it), each inode once.
   uint64_t bytes_below(const std::string& path) const;
-  // One character a block: '.' a hole, 'u' unwritten, 'w' written, 's' shared; what lies past the end in
-  // brackets.
+  // As MemoryFile has them.
   std::string picture(int fd) const;
-  // Puts a file's blocks as such a picture has them, without brackets.
   void draw(int fd, const std::string& picture);
   uint64_t calls() const { return calls_; }
 
@@ -80,7 +62,6 @@ class MemorySys : public Sys {
   std::string file_handle(int dir, const char* name) override;
 
  private:
-  struct Block;
   struct Node;
   using NodePtr = std::shared_ptr<Node>;
   NodePtr node_of(int fd) const;
@@ -88,16 +69,9 @@ class MemorySys : public Sys {
   NodePtr make(Node& parent, const std::string& name, mode_t mode);
   Fd opened(const NodePtr& node);
   void called(const char* call);
-  bool take(uint64_t count);
-  void grow_past_end(Node& node, uint64_t new_end);
-  bool write_block(Node& node, uint64_t index);
-  void drop(Node& node, uint64_t index);
-  std::vector<Extent> extents_of(const Node& node) const;
-  void write_back(Node& node);
-  struct stat stat_of(const Node& node) const;
+  static struct stat stat_of(const Node& node);
 
-  const MemoryRules rules_;
-  uint64_t free_;
+  MemoryDisk disk_;
   ino_t next_inode_ = 2;
   uint64_t calls_ = 0;
   NodePtr root_;

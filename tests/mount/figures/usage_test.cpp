@@ -8,23 +8,15 @@
 #include <fstream>
 #include <sstream>
 
-#include "tests/mount/harness/harness.hpp"
+#include "tests/mount/harness/limited_vm.hpp"
 
 namespace limaquota::mount_tests {
 namespace {
 
-class UsageTest : public MountTest {
+class UsageTest : public LimitedVmTest {
  protected:
-  // One VM with a limit of 64 MiB, of which 1 MiB is for control files.
-  void SetUp() override {
-    MountTest::SetUp();
-    if (home_ == nullptr) return;
-    vm_ = home().make_vm("vm");
-    home().set_limit("vm", "limit 64MiB\ncontrol_reserve 1MiB\n");
-  }
+  UsageTest() : LimitedVmTest("limit 64MiB\ncontrol_reserve 1MiB\n") {}
   uint64_t figure(const std::string& key) { return home().figure("vm", key); }
-
-  fs::path vm_;
 };
 
 TEST_P(UsageTest, KeysKeepTheirOrderAndDisksComeLast) {

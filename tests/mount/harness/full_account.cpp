@@ -1,7 +1,6 @@
 #include "tests/mount/harness/full_account.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -73,20 +72,6 @@ std::vector<uint64_t> shuffled(uint64_t count, uint64_t seed) {
   std::iota(order.begin(), order.end(), 0);
   std::shuffle(order.begin(), order.end(), std::mt19937_64(seed));
   return order;
-}
-
-void LimitedVmTest::SetUp() {
-  MountTest::SetUp();
-  if (!home_) return;
-  vm_ = home().make_vm("vm");
-  home().set_limit("vm", fmt::format("limit {}\ncontrol_reserve 1MiB\n", limit_));
-}
-
-Fd LimitedVmTest::written_disk(uint64_t size) {
-  Fd disk = create_file(vm_ / "disk");
-  EXPECT_EQ(write_range(disk.get(), 0, size).error, 0);
-  EXPECT_EQ(::fsync(disk.get()), 0);
-  return disk;
 }
 
 }  // namespace limaquota::mount_tests

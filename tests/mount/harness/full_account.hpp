@@ -31,17 +31,4 @@ void PrintTo(const FileState& state, std::ostream* out);
 // 0..count-1 in an order that `seed` says.
 std::vector<uint64_t> shuffled(uint64_t count, uint64_t seed);
 
-// A home with "vm", which has a limit, and 1 MiB of it for control files.
-class LimitedVmTest : public MountTest {
- protected:
-  explicit LimitedVmTest(uint64_t limit = 16 * MiB) : limit_(limit) {}
-  void SetUp() override;
-  // "vm/disk", written so far and on the disk.
-  Fd written_disk(uint64_t size);
-  void fill_rest() { mount_tests::fill_rest(vm_, block()); }
-
-  const uint64_t limit_;
-  fs::path vm_;
-};
-
 }  // namespace limaquota::mount_tests

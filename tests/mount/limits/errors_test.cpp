@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "tests/mount/harness/full_account.hpp"
+#include "tests/mount/harness/limited_vm.hpp"
 
 namespace limaquota::mount_tests {
 namespace {

@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "tests/mount/harness/full_account.hpp"
+#include "tests/mount/harness/limited_vm.hpp"
 
 namespace limaquota::mount_tests {
 namespace {
@@ -17,7 +18,7 @@ constexpr uint64_t disk_size = 8 * MiB;
 
 class OverwriteTest : public LimitedVmTest {
  protected:
-  OverwriteTest() : LimitedVmTest(limit) {}
+  OverwriteTest() : LimitedVmTest("limit 24MiB\ncontrol_reserve 1MiB\n") {}
   // Writes every block of [0, disk_size) in a random order, with the pattern that has_pattern knows; how many
   // were refused.
   uint64_t overwrite_at_random(const Fd& disk, uint32_t seed) {

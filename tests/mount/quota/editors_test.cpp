@@ -6,19 +6,18 @@
 
 #include <cerrno>
 
-#include "tests/mount/harness/harness.hpp"
+#include "tests/mount/harness/limited_vm.hpp"
 
 namespace limaquota::mount_tests {
 namespace {
 
-class QuotaEditorsTest : public MountTest {
+class QuotaEditorsTest : public LimitedVmTest {
  protected:
+  QuotaEditorsTest() : LimitedVmTest("limit 64MiB\n") {}
   void SetUp() override {
-    MountTest::SetUp();
+    LimitedVmTest::SetUp();
     if (home_ == nullptr) return;
-    home().make_vm("vm");
     home().expect_log("refused for .quota/");
-    home().set_limit("vm", "limit 64MiB\n");
     quota_ = mount() / ".quota";
   }
   void TearDown() override {

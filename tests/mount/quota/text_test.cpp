@@ -6,19 +6,18 @@
 #include <cerrno>
 #include <ctime>
 
-#include "tests/mount/harness/harness.hpp"
+#include "tests/mount/harness/limited_vm.hpp"
 
 namespace limaquota::mount_tests {
 namespace {
 
-class QuotaTextTest : public MountTest {
+class QuotaTextTest : public LimitedVmTest {
  protected:
+  QuotaTextTest() : LimitedVmTest("limit 64MiB\n") {}
   void SetUp() override {
-    MountTest::SetUp();
+    LimitedVmTest::SetUp();
     if (home_ == nullptr) return;
-    home().make_vm("vm");
     home().expect_log("refused for .quota/");
-    home().set_limit("vm", "limit 64MiB\n");
     file_ = mount() / ".quota" / "vm";
   }
   uint64_t limit() { return home().figure("vm", "limit"); }

@@ -9,18 +9,17 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "tests/mount/harness/harness.hpp"
+#include "tests/mount/harness/limited_vm.hpp"
 
 namespace limaquota::mount_tests {
 namespace {
 
-class LimaDisksTest : public MountTest {
+class LimaDisksTest : public LimitedVmTest {
  protected:
+  LimaDisksTest() : LimitedVmTest("1GiB") {}
   void SetUp() override {
-    MountTest::SetUp();
+    LimitedVmTest::SetUp();
     if (home_ == nullptr) return;
-    vm_ = home().make_vm("vm");
-    home().set_limit("vm", "1GiB");
     disk_ = create_file(vm_ / "disk");
   }
   void TearDown() override {
@@ -34,7 +33,6 @@ class LimaDisksTest : public MountTest {
            data == std::vector<char>(length, 0);
   }
 
-  fs::path vm_;
   Fd disk_;
 };
 

@@ -12,21 +12,14 @@
 #include <cerrno>
 #include <cstring>
 
-#include "tests/mount/harness/harness.hpp"
+#include "tests/mount/harness/limited_vm.hpp"
 
 namespace limaquota::mount_tests {
 namespace {
 
-class LimaFilesTest : public MountTest {
+class LimaFilesTest : public LimitedVmTest {
  protected:
-  void SetUp() override {
-    MountTest::SetUp();
-    if (home_ == nullptr) return;
-    vm_ = home().make_vm("vm");
-    home().set_limit("vm", "1GiB");
-  }
-
-  fs::path vm_;
+  LimaFilesTest() : LimitedVmTest("1GiB") {}
 };
 
 sockaddr_un address_of(const fs::path& path) {
